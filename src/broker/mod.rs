@@ -1,0 +1,239 @@
+//! Where durable things wait: queues and logs, on RabbitMQ or in an embedded store.
+//!
+//! The seam promises the same of both brokers:
+//! - a publish that returns `Ok` is on the platter and in every queue or log that it names; nothing else is `Ok`;
+//! - what was consumed and not settled comes again, after a crash too;
+//! - connections recover by themselves; a consumer just goes on.
+//!
+//! A conformance suite (`tests/it/broker.rs`) holds both to it.
+//!
+//! Absent on purpose: what a message means. Bodies are bytes here.
+//!
+//! Start with [`Broker`], then [`receipt`].
+
+pub mod receipt;
+
+use std::{fmt, num::NonZeroU16};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+
+use crate::model::{ChannelId, Timestamp};
+pub use receipt::Receipt;
+
+/// A queue that workers consume.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// `interven.alerts.decisions`: all workers consume it.
+    Decisions,
+    /// `interven.alerts.lane.<channel>`: one consumer at a time in the whole pool.
+    Lane(ChannelId),
+    /// `interven.alerts.dead`: dead letters on their way into a store.
+    Dead,
+}
+
+/// A log: ordered, kept, read from any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Log {
+    /// `interven.alerts.log.decisions`: every decision.
+    Decisions,
+    /// `interven.alerts.log.channels`: channels made in the console; the last record counts.
+    Channels,
+    /// `interven.alerts.log.approvals`: answers in one order for the whole pool.
+    Approvals,
+}
+
+/// Where a message is published to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// The exchange that the firewall publishes decisions to.
+    DecisionsExchange,
+    /// The exchange that answers are published to, with this routing key.
+    ApprovalsExchange(String),
+    /// A queue, directly.
+    Queue(Queue),
+    /// A log, directly.
+    Log(Log),
+}
+
+/// A message to publish.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where to.
+    pub to: Destination,
+    /// The message id on the wire; unique among the messages of one batch, stable across retries.
+    pub id: String,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why a publish did not come to rest. Whether the broker has the message all the same is unknown but for `Unroutable` and
+/// `TooLarge`: publish again, at least once is the promise.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The broker knows no queue for it.
+    #[error("the broker has no queue for `{to}`")]
+    Unroutable {
+        /// The exchange or queue.
+        to: String,
+    },
+    /// The broker said no.
+    #[error("the broker refused the message for `{to}`")]
+    Rejected {
+        /// The exchange or queue.
+        to: String,
+    },
+    /// There is no connection, or it was lost before the confirm.
+    #[error("the broker is not connected")]
+    Disconnected,
+    /// No confirm came in time; a broker under memory or disk alarm blocks publishers so.
+    #[error("the broker did not confirm within {seconds} s")]
+    Timeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// Larger than the broker takes.
+    #[error("the message has {bytes} bytes, more than the broker takes")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The embedded broker could not write.
+    #[error("the embedded broker could not write: {why}")]
+    Storage {
+        /// What the store said.
+        why: String,
+    },
+}
+
+impl PublishError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unroutable { .. } => {
+                "run `interven-alerts doctor`, which checks the topology; with `declare = false` it must be made first"
+            }
+            Self::Rejected { .. } => {
+                "look at the broker's log: a queue may be at its length limit or without a majority of its nodes"
+            }
+            Self::Disconnected => {
+                "check that the broker runs and that `[broker] url` is right; the worker reconnects by itself"
+            }
+            Self::Timeout { .. } => "look for a memory or disk alarm on the broker (`rabbitmqctl status`)",
+            Self::TooLarge { .. } => "decisions are at most 256 KiB",
+            Self::Storage { .. } => "free space on the disk of `data_dir`",
+        }
+    }
+}
+
+/// Why the broker could not be reached or does not hold what it must.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct BrokerError {
+    /// What went wrong, with the name of the thing.
+    pub what: String,
+    /// What the operator can do.
+    pub hint: &'static str,
+    /// The cause.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// One message that arrived. Settle the receipt when nothing can lose the message any more.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The body as it was published.
+    pub body: Bytes,
+    /// Whether the broker handed it out before: then an earlier worker may have delivered some of it.
+    pub redelivered: bool,
+    /// What to settle.
+    pub receipt: Receipt,
+}
+
+/// A consumer. It outlives lost connections: after a reconnect, what was not settled just arrives again. Dropping it gives back
+/// what was not handed out; receipts that are still out may be settled later.
+#[derive(Debug)]
+pub struct Arrivals {
+    arrivals: mpsc::Receiver<Arrival>,
+}
+
+impl Arrivals {
+    /// A consumer fed through `arrivals`. The feeder must stop, and cancel at the broker, when the other end is gone.
+    pub fn new(arrivals: mpsc::Receiver<Arrival>) -> Self {
+        Self { arrivals }
+    }
+
+    /// The next message; `None` when the broker was closed. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Arrival> {
+        self.arrivals.recv().await
+    }
+
+    /// At least one and at most `limit` messages, appended to `batch`; zero when the broker was closed. Cancel-safe.
+    pub async fn recv_many(&mut self, batch: &mut Vec<Arrival>, limit: usize) -> usize {
+        self.arrivals.recv_many(batch, limit).await
+    }
+}
+
+/// A record of a log.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its place: greater than that of every earlier record, not contiguous.
+    pub offset: u64,
+    /// The body as it was appended.
+    pub body: Bytes,
+}
+
+/// Where reading a log starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At its first record.
+    First,
+    /// At or somewhat before the first record that was appended at this time or later.
+    At(Timestamp),
+}
+
+/// Where reading a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// After the last record that was there when reading began.
+    Present,
+    /// Never: new records follow as they are appended.
+    Follow,
+}
+
+/// What a running broker connection says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether the broker is there and every queue that we need with it.
+    pub connected: bool,
+    /// How often the connection was made again since the start.
+    pub reconnects: u64,
+}
+
+/// A broker: RabbitMQ, or the embedded one.
+pub trait Broker: Send + Sync + fmt::Debug + 'static {
+    /// Publishes `message` and waits until the broker has confirmed that it is durable and routed. Has its own time limit.
+    fn publish(&self, message: Message) -> BoxFuture<'static, Result<(), PublishError>>;
+
+    /// Consumes `queue`, with at most `window` messages out and unsettled.
+    fn consume(&self, queue: Queue, window: NonZeroU16) -> Arrivals;
+
+    /// Makes sure that these lanes have their queues (or, with `declare = false`, checks it), now and after each reconnect.
+    fn ensure_lanes(&self, lanes: Vec<ChannelId>) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Removes a lane's queue if nothing waits in it; returns how many messages wait.
+    fn remove_lane(&self, lane: ChannelId) -> BoxFuture<'static, Result<u64, BrokerError>>;
+
+    /// How many messages wait in `queue`, handed out or not.
+    fn waiting(&self, queue: Queue) -> BoxFuture<'static, Result<u64, BrokerError>>;
+
+    /// Reads a log. The stream ends at `end`, or with an error after which reading may be begun again.
+    fn read(&self, log: Log, start: Start, end: End) -> mpsc::Receiver<Result<Record, BrokerError>>;
+
+    /// What it says of itself, as it changes.
+    fn health(&self) -> watch::Receiver<Health>;
+
+    /// Stops consuming, waits for publishes and acknowledgements under way, and closes. Idempotent.
+    fn close(&self) -> BoxFuture<'static, ()>;
+}

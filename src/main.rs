@@ -1,0 +1,3 @@
+//! argv to exit code; the only reader of the environment.
+
+fn main() {}

@@ -1,0 +1,24 @@
+//! The nouns of the program: what a decision, a channel, a delivery, a verdict and an ending are.
+//!
+//! No input or output happens here, and nothing of ours is imported, so every other room may use these words freely.
+//! One word has one meaning; `../shared/contract.md` section 1 is the list.
+//!
+//! Start with [`decision`], then [`delivery`] and [`verdict`].
+
+pub mod channel_id;
+pub mod clock;
+pub mod decision;
+pub mod delivery;
+pub mod ending;
+pub mod filter;
+pub mod secret;
+pub mod verdict;
+
+pub use channel_id::ChannelId;
+pub use clock::{Clock, Timestamp};
+pub use decision::{Agent, Approval, Decision, DecisionKind, Severity};
+pub use delivery::{Delivery, DeliveryId};
+pub use ending::{DeathReason, Ending};
+pub use filter::Filter;
+pub use secret::{Scrubber, Secret};
+pub use verdict::{Reply, Trouble, Verdict};

@@ -1,0 +1,130 @@
+//! Secrets: a text that cannot print itself, and a scrubber that keeps secrets out of texts that others wrote.
+//!
+//! Two defences, because one is not enough: a [`Secret`] has no way to print what it holds, and a [`Scrubber`] removes every
+//! known secret from text that comes from outside (an endpoint may echo a token back at us) before it reaches a log line, an
+//! error or a dead letter.
+
+use std::{fmt, sync::Arc};
+
+use zeroize::Zeroizing;
+
+/// A text that must not be seen. It prints as `[secret]`, is not serialisable, and is wiped when the last owner lets go.
+#[derive(Clone)]
+pub struct Secret(Arc<Zeroizing<String>>);
+
+impl Secret {
+    /// Hides `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Arc::new(Zeroizing::new(text.into())))
+    }
+
+    /// The text itself: for the socket and for signatures, never for a log, an error or a page.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What may be shown of a secret URL: scheme, host and port, then the last four characters of what is hidden
+    /// (`https://hooks.slack.com/...abcd`); of anything else, or where less than twelve characters are hidden, nothing.
+    pub fn masked_url(&self) -> String {
+        let text = self.expose();
+        let Ok(url) = url::Url::parse(text) else { return String::from("[secret]") };
+        let Some(host) = url.host_str() else { return String::from("[secret]") };
+        let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+        let hidden: Vec<char> = text.chars().skip(url.scheme().len() + 3 + host.len() + port.len() + 1).collect();
+        let tail: String = if hidden.len() >= 12 { hidden[hidden.len() - 4..].iter().collect() } else { String::new() };
+        format!("{}://{host}{port}/...{tail}", url.scheme())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
+
+/// Removes known secrets from text. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Scrubber {
+    /// Longest first, so that a secret that contains another one goes as a whole.
+    secrets: Arc<Vec<Secret>>,
+}
+
+impl Scrubber {
+    /// Shorter texts are not searched for: removing every `a` from a reply would hide nothing and garble everything.
+    pub const CHARS_MIN: usize = 6;
+
+    /// A scrubber that knows `secrets`. Of a URL it also removes the path with its query alone: errors and replies quote it so.
+    pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
+        let mut known: Vec<Secret> = Vec::new();
+        for secret in secrets {
+            if let Ok(url) = url::Url::parse(secret.expose())
+                && url.has_host()
+            {
+                known.push(Secret::new(&url[url::Position::BeforePath..url::Position::AfterQuery]));
+                known.extend(url.password().map(Secret::new));
+                // The parser may write the URL otherwise than the operator did.
+                known.push(Secret::new(url.as_str()));
+            }
+            known.push(secret);
+        }
+        known.retain(|secret| secret.expose().chars().count() >= Self::CHARS_MIN);
+        known.sort_by(|a, b| b.expose().len().cmp(&a.expose().len()).then_with(|| a.expose().cmp(b.expose())));
+        known.dedup();
+        Self { secrets: Arc::new(known) }
+    }
+
+    /// `text` with every known secret replaced by `[secret]`.
+    pub fn scrub(&self, text: &str) -> String {
+        let mut clean = text.to_owned();
+        for secret in self.secrets.iter() {
+            if clean.contains(secret.expose()) {
+                clean = clean.replace(secret.expose(), "[secret]");
+            }
+        }
+        clean
+    }
+}
+
+impl fmt::Debug for Scrubber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scrubber({} secrets)", self.secrets.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Scrubber, Secret};
+
+    #[test]
+    fn a_secret_prints_nothing_of_itself() {
+        let secret = Secret::new("xoxb-123456-abcdef");
+        assert_eq!(format!("{secret:?} {secret:#?}"), "[secret] [secret]");
+    }
+
+    #[test]
+    fn a_masked_url_shows_its_host_and_four_last_characters() {
+        let secret = Secret::new("https://hooks.slack.com/services/T0/B0/abcdefghijkl");
+        assert_eq!(secret.masked_url(), "https://hooks.slack.com/...ijkl");
+        assert_eq!(Secret::new("https://x.example:8088/short").masked_url(), "https://x.example:8088/...");
+        assert_eq!(Secret::new("not a url").masked_url(), "[secret]");
+    }
+
+    #[test]
+    fn known_secrets_are_removed_from_text_of_others() {
+        let scrubber = Scrubber::new([
+            Secret::new("https://api.telegram.org/bot12345:TOKEN/sendMessage"),
+            Secret::new("12345:TOKEN"),
+            Secret::new("abc"),
+        ]);
+        let clean = scrubber.scrub("POST /bot12345:TOKEN/sendMessage failed, token 12345:TOKEN, abc");
+        assert_eq!(clean, "POST [secret] failed, token [secret], abc");
+    }
+}
