@@ -9,8 +9,10 @@ pub mod channel_id;
 pub mod clock;
 pub mod decision;
 pub mod delivery;
+pub mod egress;
 pub mod ending;
 pub mod filter;
+pub mod retry_plan;
 pub mod secret;
 pub mod verdict;
 
@@ -18,7 +20,15 @@ pub use channel_id::ChannelId;
 pub use clock::{Clock, Timestamp};
 pub use decision::{Agent, Approval, Decision, DecisionKind, Severity};
 pub use delivery::{Delivery, DeliveryId};
+pub use egress::Egress;
 pub use ending::{DeathReason, Ending};
 pub use filter::Filter;
+pub use retry_plan::RetryPlan;
 pub use secret::{Scrubber, Secret};
 pub use verdict::{Reply, Trouble, Verdict};
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|nibble| DIGITS[usize::from(nibble)]).collect()
+}

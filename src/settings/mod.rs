@@ -2,117 +2,228 @@
 //!
 //! A room that can be configured takes a [`Settings`], asks for the keys it knows, and returns what it builds or `None`. Each
 //! fault carries its place in the file and a hint, and reading goes on, so that one run reports them all. A key that nobody
-//! asked for is a fault too ([`Settings::finish`]).
+//! asked for is a fault too, so ask for every key before giving up on one.
 //!
 //! Every string may hold `${NAME}`, taken from the environment, or be given as `KEY_file = "path"`, whose content is the
-//! value (one trailing newline removed).
+//! value (one trailing newline removed; relative paths start at the configuration file). `$${` stands for a literal `${`. An
+//! empty string is a fault wherever a value is needed: it is nearly always a variable that was set to nothing.
+//!
+//! Secrets: what [`Settings::secret`], [`Settings::url`] and their like return, and whatever came from a variable or a file,
+//! is remembered, and no fault prints it.
 //!
 //! This room is low on purpose: `channels` reads its own keys with it, and `config` on top puts the plan together.
+//!
+//! Start with [`read`], the way in; `values.rs` has the questions that a room may ask.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+mod expand;
+mod fault;
+mod reading;
+mod tables;
+pub mod units;
+mod values;
 
-use crate::model::Secret;
+use std::{fmt, ops::Range};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+pub use fault::Fault;
+use fault::Show;
+use reading::Notes;
+pub use reading::{Outside, Reading, read};
+
+use crate::model::{Egress, Secret};
+use expand::{ExpandError, expand};
 
 /// A table of the configuration that is being read.
-#[derive(Debug)]
 pub struct Settings<'a> {
-    _todo: std::marker::PhantomData<&'a ()>,
+    notes: &'a Notes<'a>,
+    table: &'a DeTable<'a>,
+    /// The table's header, for faults of the table as a whole.
+    span: Range<usize>,
+    /// `channel.soc-slack`; empty for the document.
+    path: String,
+    /// The keys that were asked for, and whether each may be given as `KEY_file`.
+    asked: Vec<(&'static str, bool)>,
+    /// Whether nobody knows which keys belong here, so that none is unknown.
+    pardoned: bool,
 }
 
-#[expect(
-    unused_variables,
-    clippy::unimplemented,
-    reason = "signatures for the other rooms; the config room fills them in"
-)]
-impl Settings<'_> {
-    /// The text at `key`, if it is there.
-    pub fn text(&mut self, key: &'static str) -> Option<String> {
-        unimplemented!()
-    }
+/// A string of the file with its variables replaced.
+struct Text {
+    value: String,
+    span: Range<usize>,
+    /// Whether something of it came from a variable or a file: then it is not quoted.
+    outside: bool,
+}
 
-    /// The text at `key`; its absence is a fault with this hint.
-    pub fn require_text(&mut self, key: &'static str, hint: &str) -> Option<String> {
-        unimplemented!()
+/// How a fault names the type of a value.
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
     }
+}
 
-    /// The secret text at `key`, if it is there.
-    pub fn secret(&mut self, key: &'static str) -> Option<Secret> {
-        unimplemented!()
-    }
-
-    /// The secret text at `key`; its absence is a fault with this hint.
-    pub fn require_secret(&mut self, key: &'static str, hint: &str) -> Option<Secret> {
-        unimplemented!()
-    }
-
-    /// The secret texts at `key`: one string or a list of them. Empty when it is not there.
-    pub fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
-        unimplemented!()
-    }
-
-    /// The list of texts at `key`, if it is there.
-    pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
-        unimplemented!()
-    }
-
-    /// The whole number at `key`, if it is there; outside `range` it is a fault.
-    pub fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
-        unimplemented!()
-    }
-
-    /// The truth value at `key`, if it is there.
-    pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
-        unimplemented!()
-    }
-
-    /// The duration at `key` (`250ms`, `10s`, `5m`, `24h`, `30d`), if it is there; outside `range` it is a fault.
-    pub fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
-        unimplemented!()
-    }
-
-    /// The number of bytes at `key` (`900KB`, `1MiB`, or a whole number of bytes), if it is there; outside `range` it is a fault.
-    pub fn size(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-        unimplemented!()
-    }
-
-    /// The text at `key`, if it is there; anything but one of `choices` is a fault that lists them. Returns its index.
-    pub fn choice(&mut self, key: &'static str, choices: &[&'static str]) -> Option<usize> {
-        unimplemented!()
-    }
-
-    /// The http or https URL at `key`, if it is there. Plain http is a fault but to a loopback host or where `[egress]`
-    /// `allow_http` is set. User names and passwords in the URL are kept; a fragment is a fault.
-    pub fn url(&mut self, key: &'static str) -> Option<url::Url> {
-        unimplemented!()
-    }
-
-    /// The URL at `key`; its absence is a fault with this hint.
-    pub fn require_url(&mut self, key: &'static str, hint: &str) -> Option<url::Url> {
-        unimplemented!()
-    }
-
-    /// The table of texts at `key` (HTTP headers, for example), values secret. Empty when it is not there.
-    pub fn secret_map(&mut self, key: &'static str) -> BTreeMap<String, Secret> {
-        unimplemented!()
-    }
-
-    /// The value at `key` as JSON, of any shape, `${NAME}` replaced in its strings, if it is there.
-    pub fn json(&mut self, key: &'static str) -> Option<serde_json::Value> {
-        unimplemented!()
-    }
-
-    /// The table at `key`, if it is there, read by `read`; keys that `read` did not ask for are faults.
-    pub fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Settings<'_>) -> T) -> Option<T> {
-        unimplemented!()
+impl<'a> Settings<'a> {
+    fn new(notes: &'a Notes<'a>, table: &'a DeTable<'a>, span: Range<usize>, path: String) -> Self {
+        Self { notes, table, span, path, asked: Vec::new(), pardoned: false }
     }
 
     /// Whether `key` was written at all (also as `KEY_file`).
     pub fn has(&self, key: &str) -> bool {
-        unimplemented!()
+        self.table.contains_key(key) || self.table.contains_key(format!("{key}_file").as_str())
     }
 
     /// Notes a fault at `key` (or, if it was not written, at the table): what is wrong, and what to do.
     pub fn fault(&mut self, key: &str, problem: String, hint: &str) {
-        unimplemented!()
+        self.notes.fault(&self.place(key), Show::Key, self.path_of(key), problem, hint);
+    }
+
+    /// Notes at `key` (or, if it was not written, at the table) what looks wrong but can be used.
+    pub fn warn(&mut self, key: &str, problem: String, hint: &str) {
+        self.notes.warn(&self.place(key), self.path_of(key), problem, hint);
+    }
+
+    /// Guards the URLs that are asked for from now on, in all tables.
+    pub fn guard(&mut self, egress: Egress) {
+        *self.notes.egress.borrow_mut() = egress;
+    }
+
+    /// Calls the table by `path` in faults from now on.
+    pub fn rename(&mut self, path: String) {
+        self.path = path;
+    }
+
+    /// Lets every key pass: for a table whose keys nobody can know, because what decides about them is faulty.
+    pub fn pardon(&mut self) {
+        self.pardoned = true;
+    }
+
+    /// Remembers a secret that was made of others, so that no fault prints it.
+    pub fn remember(&mut self, secret: Secret) {
+        self.notes.remember(secret);
+    }
+
+    /// A fault at `key` whose value is no secret and may be shown.
+    fn fault_showing(&self, key: &str, span: &Range<usize>, problem: String, hint: &str) {
+        self.notes.fault(span, Show::Value, self.path_of(key), problem, hint);
+    }
+
+    /// The value at `key`, which is from now on a key that somebody asked for. `text` says whether it may be `KEY_file`.
+    fn ask(&mut self, key: &'static str, text: bool) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.asked.push((key, text));
+        self.table.get(key)
+    }
+
+    /// A fault: the value at `key` has a type that it must not have.
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, example: &str) {
+        let problem = format!("must be {wanted}, not {}", type_name(value.get_ref()));
+        self.notes.fault(&value.span(), Show::Key, self.path_of(key), problem, &format!("write {example}"));
+    }
+
+    /// The string at `key` or the content of the file at `KEY_file`. An empty one is a fault.
+    fn string(&mut self, key: &'static str) -> Option<Text> {
+        let here = self.ask(key, true);
+        let file_key = format!("{key}_file");
+        let there = self.table.get(file_key.as_str());
+        let text = match (here, there) {
+            (None, None) => return None,
+            (Some(_), Some(file)) => {
+                let problem = format!("`{key}` is given twice, once as `{file_key}`");
+                self.notes.fault(&file.span(), Show::Key, self.path_of(&file_key), problem, "keep one of them");
+                return None;
+            }
+            (Some(value), None) => self.resolve(key, value)?,
+            (None, Some(file)) => self.resolve_file(&file_key, file)?,
+        };
+        if text.value.is_empty() {
+            let hint = if text.outside {
+                "set the variable or fill the file it comes from"
+            } else {
+                "give a value, or leave the key out"
+            };
+            self.notes.fault(&text.span, Show::Key, self.path_of(key), "is empty".to_owned(), hint);
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A string value with its variables replaced. What came from a variable is remembered as a secret.
+    fn resolve(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Text> {
+        let Some(raw) = value.get_ref().as_str() else {
+            self.wrong_type(key, value, "a string", &format!("{key} = \"...\""));
+            return None;
+        };
+        let span = value.span();
+        match expand(raw, &|name| self.notes.outside.variable(name)) {
+            Ok(expanded) => {
+                let outside = !expanded.pieces.is_empty();
+                expanded.pieces.into_iter().for_each(|piece| self.notes.remember(Secret::new(piece)));
+                Some(Text { value: expanded.text, span, outside })
+            }
+            Err(ExpandError::Unset(name)) => {
+                let problem = format!("the environment variable `{name}` is not set");
+                let hint = format!("set `{name}`, or give the value in a file with `{key}_file = \"path\"`");
+                self.notes.fault(&span, Show::Key, self.path_of(key), problem, &hint);
+                None
+            }
+            Err(ExpandError::Malformed) => {
+                let problem = "`${` is not followed by a variable's name and `}`".to_owned();
+                let hint = "write ${NAME} with letters, digits and _, or $${ for a literal ${";
+                self.notes.fault(&span, Show::Key, self.path_of(key), problem, hint);
+                None
+            }
+        }
+    }
+
+    /// The content of the file that `value` names.
+    fn resolve_file(&self, file_key: &str, value: &Spanned<DeValue<'_>>) -> Option<Text> {
+        let path = self.resolve(file_key, value)?;
+        match self.notes.file(&path.value) {
+            Ok(content) => {
+                let text = content.expose().to_owned();
+                self.notes.remember(content);
+                Some(Text { value: text, span: path.span, outside: true })
+            }
+            Err(problem) => {
+                let hint =
+                    "check the path (relative ones start at the configuration file) and that this user may read it";
+                self.notes.fault(&path.span, Show::Key, self.path_of(file_key), problem, hint);
+                None
+            }
+        }
+    }
+
+    /// Where a fault at `key` is shown: at its value, or at the table where it was not written.
+    fn place(&self, key: &str) -> Range<usize> {
+        let value = self.table.get(key).or_else(|| self.table.get(format!("{key}_file").as_str()));
+        value.map_or_else(|| self.span.clone(), Spanned::span)
+    }
+
+    /// The path of `key` in faults.
+    fn path_of(&self, key: &str) -> String {
+        match (self.path.as_str(), key) {
+            ("", key) => key.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, key) => format!("{path}.{key}"),
+        }
     }
 }
+
+impl fmt::Debug for Settings<'_> {
+    /// The path alone: the table holds secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Settings({:?})", self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests;
