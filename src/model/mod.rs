@@ -13,6 +13,7 @@ pub mod egress;
 pub mod ending;
 pub mod filter;
 pub mod retry_plan;
+pub mod role;
 pub mod secret;
 pub mod verdict;
 
@@ -24,6 +25,7 @@ pub use egress::Egress;
 pub use ending::{DeathReason, Ending};
 pub use filter::Filter;
 pub use retry_plan::RetryPlan;
+pub use role::Role;
 pub use secret::{Scrubber, Secret};
 pub use verdict::{Reply, Trouble, Verdict};
 

@@ -59,7 +59,7 @@ impl Fault {
             path,
             problem,
             hint: hint.to_owned(),
-            excerpt: printable(&excerpt),
+            excerpt: printable(&excerpt).chars().take(EXCERPT_CHARS_MAX).collect(),
         }
     }
 
@@ -106,10 +106,9 @@ fn hide_value(line: &str) -> String {
     line[..shown].chars().chain(hidden).collect()
 }
 
-/// At most [`EXCERPT_CHARS_MAX`] characters, none of which does anything to a terminal.
-fn printable(text: &str) -> String {
-    let clean = |c: char| if c.is_control() || is_bidirectional(c) { ' ' } else { c };
-    text.chars().map(clean).take(EXCERPT_CHARS_MAX).collect()
+/// The text with a space for every character that does something to a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || is_bidirectional(c) { ' ' } else { c }).collect()
 }
 
 /// Characters that reorder what stands around them.

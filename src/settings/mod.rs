@@ -29,8 +29,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-pub use fault::Fault;
 use fault::Show;
+pub use fault::{Fault, printable};
 use reading::Notes;
 pub use reading::{Outside, Reading, read};
 
@@ -90,6 +90,12 @@ impl<'a> Settings<'a> {
     /// Notes at `key` (or, if it was not written, at the table) what looks wrong but can be used.
     pub fn warn(&mut self, key: &str, problem: String, hint: &str) {
         self.notes.warn(&self.place(key), self.path_of(key), problem, hint);
+    }
+
+    /// The line of `key` in the file, from 1 (or, if it was not written, of the table).
+    pub fn line_of(&self, key: &str) -> usize {
+        let start = self.place(key).start;
+        self.notes.text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1
     }
 
     /// Guards the URLs that are asked for from now on, in all tables.

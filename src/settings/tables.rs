@@ -195,5 +195,6 @@ pub(super) fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>)
     let name: String = name.chars().take(64).flat_map(char::to_lowercase).collect();
     let distance = |one: &str| strsim::osa_distance(&name, &one.to_lowercase());
     let (best, distance) = known.into_iter().map(|one| (one, distance(one))).min_by_key(|(_, distance)| *distance)?;
-    (distance <= (best.chars().count() / 3).max(1)).then_some(best)
+    let longest = best.len().max(name.len());
+    (distance <= longest.div_ceil(3)).then_some(best)
 }

@@ -1,0 +1,250 @@
+//! Every section but the channels: `[broker]`, `[http]`, `[access]`, `[shutdown]`, `[egress]`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::plan::{AccessPlan, AccessToken, BrokerPlan, HttpPlan};
+use crate::{
+    channels::Links,
+    model::{Egress, Role, Secret},
+    settings::Settings,
+};
+
+/// Defaults. Source: contract 3.
+const PREFETCH: NonZeroU16 = NonZeroU16::new(1_000).expect("1000 is not zero");
+const KEEP_DECISIONS: Duration = Duration::from_hours(30 * 24);
+const GRACE: Duration = Duration::from_secs(25);
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// The longest prefix: with it, the longest queue name stays far below AMQP's 255 bytes.
+const PREFIX_CHARS_MAX: usize = 64;
+
+pub(super) fn egress(document: &mut Settings<'_>) -> Egress {
+    let read = |s: &mut Settings<'_>| {
+        let mut deny = Vec::new();
+        for text in s.texts("deny").unwrap_or_default() {
+            if let Ok(net) = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+                deny.push(net.trunc());
+            } else {
+                let problem = format!("`{}` is not a network", text.escape_debug());
+                s.fault("deny", problem, "write networks as \"10.0.0.0/8\" or \"fd00::/8\", addresses as \"10.0.0.1\"");
+            }
+        }
+        Egress::new(deny, s.boolean("allow_http").unwrap_or(false))
+    };
+    document.table("egress", read).unwrap_or_default()
+}
+
+pub(super) fn broker(document: &mut Settings<'_>) -> Option<BrokerPlan> {
+    let embedded = BrokerPlan::Embedded { prefetch: PREFETCH, keep_decisions: Some(KEEP_DECISIONS) };
+    if document.has("broker") { document.table("broker", read_broker).flatten() } else { Some(embedded) }
+}
+
+fn read_broker(s: &mut Settings<'_>) -> Option<BrokerPlan> {
+    let both = s.has("url") && s.has("urls");
+    let one = s.text("url");
+    let several = if s.has("urls") { s.secrets("urls") } else { Vec::new() };
+    if both {
+        s.fault(
+            "urls",
+            "`url` and `urls` are both given".to_owned(),
+            "keep one of them; `urls` are nodes of one cluster",
+        );
+    } else if !s.has("url") && !s.has("urls") {
+        let hint =
+            "add `url = \"amqp://...\"`; for the embedded broker write `url = \"embedded\"` or remove the section";
+        s.fault("", "the section has no `url`".to_owned(), hint);
+    } else if s.has("urls") && several.is_empty() {
+        s.fault("urls", "names no node".to_owned(), "list at least one amqp:// or amqps:// URL");
+    }
+    let prefix = s.text("prefix");
+    let declare = s.boolean("declare");
+    let prefetch = s.integer("prefetch", 1..=u16::MAX.into());
+    let prefetch = prefetch.and_then(|n| u16::try_from(n).ok()).and_then(NonZeroU16::new).unwrap_or(PREFETCH);
+    let kept = Duration::from_hours(1)..=Duration::from_hours(3650 * 24);
+    let keep_decisions = s.duration_or_none("keep_decisions", kept).unwrap_or(Some(KEEP_DECISIONS));
+
+    if one.as_deref() == Some("embedded") {
+        for key in ["prefix", "declare"] {
+            if s.has(key) {
+                s.warn(key, "means nothing to the embedded broker".to_owned(), "remove it");
+            }
+        }
+        return Some(BrokerPlan::Embedded { prefetch, keep_decisions });
+    }
+    let (key, urls) = match one.map(Secret::new) {
+        Some(url) => {
+            s.remember(url.clone());
+            ("url", vec![url])
+        }
+        None => ("urls", several),
+    };
+    check_broker_urls(s, key, &urls);
+    let prefix = prefix.unwrap_or_else(|| String::from("interven"));
+    if prefix.len() > PREFIX_CHARS_MAX || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        let problem = format!("must be at most {PREFIX_CHARS_MAX} letters, digits, `.`, `_` and `-`");
+        s.fault("prefix", problem, "write it as prefix = \"interven\"");
+    }
+    let declare = declare.unwrap_or(true);
+    (!urls.is_empty()).then_some(BrokerPlan::RabbitMq { urls, prefix, prefetch, declare, keep_decisions })
+}
+
+fn check_broker_urls(s: &mut Settings<'_>, key: &str, urls: &[Secret]) {
+    let mut vhosts = Vec::new();
+    for (at, secret) in urls.iter().enumerate() {
+        let which = if urls.len() > 1 { format!("URL {} ", at + 1) } else { String::new() };
+        let problem = match url::Url::parse(secret.expose()) {
+            Err(error) => format!("{which}is not a URL: {error}"),
+            Ok(url) if !matches!(url.scheme(), "amqp" | "amqps") => {
+                format!("{which}must begin with amqp:// or amqps://")
+            }
+            Ok(url) if url.host_str().is_none_or(str::is_empty) => format!("{which}names no host"),
+            Ok(url) if url.path().trim_start_matches('/').contains('/') => {
+                format!("{which}has more than a virtual host in its path")
+            }
+            Ok(url) => {
+                vhosts.push(url.path().to_ascii_lowercase());
+                s.remember(Secret::new(url.password().unwrap_or_default()));
+                continue;
+            }
+        };
+        let hint = "write it as amqp://user:password@host:5672/%2f; @ / # in a password stand as %40 %2F %23";
+        s.fault(key, problem, hint);
+    }
+    vhosts.dedup();
+    if vhosts.len() > 1 {
+        let problem = "the URLs name different virtual hosts".to_owned();
+        s.fault(key, problem, "list nodes of one cluster, all with the same virtual host");
+    }
+}
+
+/// Where the HTTP side listens, and where links point.
+pub(super) fn http(document: &mut Settings<'_>, access: &AccessPlan) -> (HttpPlan, Links) {
+    let read = |s: &mut Settings<'_>| {
+        let listen = address(s, "listen").unwrap_or(LISTEN);
+        let metrics_listen = address(s, "metrics_listen").unwrap_or(METRICS_LISTEN);
+        if listen == metrics_listen && listen.port() != 0 {
+            let problem = format!("`listen` is {listen}, too");
+            s.fault("metrics_listen", problem, "give metrics a port of their own");
+        }
+        if !listen.ip().is_loopback() && access.tokens.is_empty() {
+            let hint = "add an [[access.token]]: `interven-alerts token NAME --role ROLE` prints the lines";
+            s.warn("listen", "is reachable from elsewhere, but nobody has a token".to_owned(), hint);
+        }
+        (HttpPlan { listen, metrics_listen }, s.link("public_url"), s.link("console_url"))
+    };
+    let nothing = (HttpPlan { listen: LISTEN, metrics_listen: METRICS_LISTEN }, None, None);
+    let (http, public, console) = document.table("http", read).unwrap_or(nothing);
+    let public = public.unwrap_or_else(|| {
+        let url = own_url(http.listen);
+        let problem = format!("`http.public_url` is missing: links in cards point to {url}");
+        document.warn("http", problem, "set `public_url` in [http] to where analysts reach this worker");
+        url
+    });
+    let console = console.unwrap_or_else(|| public.clone());
+    (http, Links { public, console })
+}
+
+/// How this machine reaches `listen`.
+fn own_url(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() {
+        format!("http://localhost:{}", listen.port())
+    } else {
+        format!("http://{listen}")
+    }
+}
+
+fn address(s: &mut Settings<'_>, key: &'static str) -> Option<SocketAddr> {
+    let text = s.text(key)?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        let hint = format!("write it as {key} = \"127.0.0.1:8080\"; 0.0.0.0 or [::] listens on every interface");
+        s.fault(key, "is not an IP address with a port".to_owned(), &hint);
+    }
+    address
+}
+
+pub(super) fn access(document: &mut Settings<'_>) -> AccessPlan {
+    let read = |s: &mut Settings<'_>| {
+        let mut tokens: Vec<AccessToken> = Vec::new();
+        s.tables("token", |s| {
+            let Some(token) = read_token(s) else { return };
+            if tokens.iter().any(|other| other.name == token.name) {
+                s.fault("name", format!("the name `{}` is taken", token.name), "give each token a name of its own");
+            }
+            if tokens.iter().any(|other| other.sha256 == token.sha256) {
+                s.fault(
+                    "sha256",
+                    "another token has the same hash".to_owned(),
+                    "make a new one with `interven-alerts token`",
+                );
+            }
+            tokens.push(token);
+        });
+        AccessPlan { tokens }
+    };
+    document.table("access", read).unwrap_or_default()
+}
+
+fn read_token(s: &mut Settings<'_>) -> Option<AccessToken> {
+    let hint = "`interven-alerts token NAME --role ROLE` prints all three lines";
+    let name = s.require_text("name", hint);
+    let role = s.has("role").then(|| s.choice("role", &Role::ALL.map(Role::as_str))).flatten();
+    if !s.has("role") {
+        s.choice("role", &[]);
+        s.fault("role", "is missing".to_owned(), hint);
+    }
+    let sha256 = s.require_text("sha256", hint);
+    let sha256 = sha256.and_then(|hex| {
+        let bytes = read_sha256(&hex);
+        if bytes.is_none() {
+            s.fault(
+                "sha256",
+                "is not a SHA-256 in 64 hexadecimal digits".to_owned(),
+                "give the hash, not the token itself",
+            );
+        }
+        bytes
+    });
+    let name = name.filter(|name| {
+        let good = is_token_name(name);
+        if !good {
+            s.fault(
+                "name",
+                "must be 1 to 64 letters, digits, `.`, `_`, `@` and `-`".to_owned(),
+                "write it as name = \"soc-lead\"",
+            );
+        }
+        good
+    });
+    Some(AccessToken { name: name?, role: Role::ALL[role?], sha256: sha256? })
+}
+
+/// Whether a token may have this name: it stands in logs and in records of who did what.
+pub fn is_token_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b))
+}
+
+fn read_sha256(hex: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let digits: Vec<u8> =
+        hex.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    if digits.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit);
+    }
+    Some(bytes)
+}
+
+pub(super) fn shutdown_grace(document: &mut Settings<'_>) -> Duration {
+    let read = |s: &mut Settings<'_>| s.duration("grace", Duration::ZERO..=Duration::from_hours(1));
+    document.table("shutdown", read).flatten().unwrap_or(GRACE)
+}
