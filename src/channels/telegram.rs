@@ -339,7 +339,8 @@ fn build(settings: &mut Settings<'_>) -> Option<Built> {
         Some(serde_json::Value::Number(number)) => number.to_string().parse(),
         Some(serde_json::Value::String(text)) => text.parse(),
         Some(_) => Err(ChatIdError),
-        None if settings.has("chat_id") => return None,
+        // `chat_id_file`, or a value that is a fault already.
+        None if settings.has("chat_id") => settings.text("chat_id")?.parse(),
         None => {
             settings.fault("chat_id", String::from("`chat_id` is missing"), hint);
             return None;

@@ -4,7 +4,8 @@ use super::*;
 use crate::{
     channels::{
         conformance::{
-            SIGNING_SECRET, body, delivery, hostile_delivery, parcel, slack_bot, slack_webhook, split_quotes, texts,
+            SIGNING_SECRET, body, configured, delivery, hostile_delivery, parcel, problems, slack_bot, slack_webhook,
+            split_quotes, texts,
         },
         text::is_invisible,
     },
@@ -129,6 +130,40 @@ fn a_buttons_value_is_a_claim_of_ours_and_carries_no_text_of_the_decision() {
     assert!(claim.approval.is("apr_7") && claim.tool.is("slack.post_message"));
     assert_eq!(claim.expires_at.unwrap().to_string(), "2026-06-01T12:10:00Z");
     assert!(!value.contains("apr_7") && !value.contains("slack"));
+}
+
+#[test]
+fn a_slack_channel_has_one_way_in() {
+    let cases = [
+        ("", "webhook_url: nothing says where to post"),
+        (
+            "webhook_url = \"{base}/a\"\nbot_token = \"xoxb-1\"\nchannel = \"C1\"",
+            "bot_token: `webhook_url` and `bot_token` are both given",
+        ),
+        ("bot_token = \"xoxb-1\"", "channel: `bot_token` is given without `channel`"),
+        (
+            "webhook_url = \"{base}/a\"\nchannel = \"C1\"",
+            "channel: a webhook posts to the channel that it was made for",
+        ),
+        ("bot_token = \"a\\u0007b\"\nchannel = \"C1\"", "bot_token: `bot_token` has characters that no token has"),
+        ("webhook_url = \"{base}/a\"\nresponse_hosts = [\"https://x\"]", "response_hosts: `https://x` is not a host"),
+    ];
+    for (text, expected) in cases {
+        let problems = problems(&KIND, text);
+        assert!(problems.len() == 1 && problems[0].starts_with(expected), "{text}: {problems:?}");
+    }
+}
+
+#[test]
+fn what_clicks_are_held_against_comes_from_the_configuration() {
+    let keys = "approvers = [\"U1\"]\nresponse_hosts = [\"hooks.slack-gov.com\"]\nsigning_secret = [\"new\", \"old\"]";
+    let built = configured(&KIND, &format!("webhook_url = \"{{base}}/a\"\n{keys}")).value.flatten().unwrap();
+    let interactivity = built.channel.interactivity().unwrap();
+    assert_eq!(interactivity.approvers, Some(vec!["U1".into()]));
+    assert_eq!(interactivity.response_hosts, ["hooks.slack-gov.com"]);
+    assert_eq!(interactivity.signing_secrets, [Secret::new("new"), Secret::new("old")]);
+    assert_eq!(slack_webhook(None).response_hosts(), ["hooks.slack.com"]);
+    assert_eq!(slack_webhook(None).approvers(), None);
 }
 
 proptest! {

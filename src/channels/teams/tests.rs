@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     channels::{
-        conformance::{body, delivery, hostile_delivery, parcel, texts, url},
+        conformance::{body, delivery, hostile_delivery, parcel, problems, texts, url},
         text::is_invisible,
     },
     model::verdict::Outcome,
@@ -116,6 +116,14 @@ fn is_inert(text: &str) -> bool {
         }
     }
     !text.contains("://")
+}
+
+#[test]
+fn a_retired_connector_is_a_fault_unless_it_is_allowed() {
+    let retired = "webhook_url = \"https://acme.webhook.office.com/webhookb2/x\"";
+    let found = problems(&KIND, retired);
+    assert!(found.len() == 1 && found[0].contains("retired connectors"), "{found:?}");
+    assert_eq!(problems(&KIND, &format!("{retired}\nallow_retired = true")), Vec::<String>::new());
 }
 
 proptest! {

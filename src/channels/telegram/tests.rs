@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     channels::{
         Links,
-        conformance::{body, delivery, hostile_delivery, parcel, split_quotes, telegram, url},
+        conformance::{body, configured, delivery, hostile_delivery, parcel, problems, split_quotes, telegram, url},
         text::is_invisible,
     },
     model::{Timestamp, verdict::Outcome},
@@ -109,6 +109,42 @@ fn the_token_stands_in_the_path_below_the_api() {
     let api = url("http://127.0.0.1:9/base/");
     let telegram = Telegram::new(&api, Secret::new("1:a"), ChatId::Number(1)).unwrap();
     assert_eq!(telegram.endpoint.expose().as_str(), "http://127.0.0.1:9/base/bot1:a/sendMessage");
+}
+
+#[test]
+fn a_telegram_channel_needs_a_token_and_a_chat_of_their_shapes() {
+    let token = "bot_token = \"1:a\"";
+    let cases = [
+        (format!("{token}\nchat_id = 42"), None),
+        (format!("{token}\nchat_id = \"-42\""), None),
+        (format!("{token}\nchat_id = \"@soc\""), None),
+        (format!("{token}\nchat_id = 1.5"), Some("chat_id: a chat is a whole number")),
+        (format!("{token}\nchat_id = \"soc\""), Some("chat_id: a chat is a whole number")),
+        (token.to_owned(), Some("chat_id: `chat_id` is missing")),
+        (
+            String::from("bot_token = \"bot1:a\"\nchat_id = 42"),
+            Some("bot_token: `bot_token` does not look like a token"),
+        ),
+    ];
+    for (text, expected) in cases {
+        let problems = problems(&KIND, &text);
+        match expected {
+            None => assert!(problems.is_empty(), "{text}: {problems:?}"),
+            Some(expected) => {
+                assert!(problems.len() == 1 && problems[0].starts_with(expected), "{text}: {problems:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_gets_twenty_a_minute_and_everyone_one_a_second() {
+    let pace = |chat: &str| {
+        let text = format!("bot_token = \"1:a\"\nchat_id = {chat}");
+        configured(&KIND, &text).value.flatten().unwrap().pace
+    };
+    assert_eq!(pace("42"), [PACE]);
+    assert_eq!(pace("-42"), [PACE, PACE_GROUP]);
 }
 
 proptest! {
