@@ -62,7 +62,7 @@ const MARKUP: Markup = Markup {
 pub struct Discord {
     endpoint: Endpoint,
     headers: HeaderMap,
-    /// The webhook's own secret: the last segment of the path.
+    /// The webhook's own secret: `.../webhooks/{id}/{token}`.
     token: Option<Secret>,
 }
 
@@ -72,7 +72,8 @@ impl Discord {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let token = webhook.path_segments().and_then(|mut path| path.next_back()).map(Secret::new);
+        let mut path = webhook.path_segments().into_iter().flatten().skip_while(|segment| *segment != "webhooks");
+        let token = path.nth(2).filter(|token| !token.is_empty()).map(Secret::new);
         let kept = webhook.query().unwrap_or_default().split('&');
         let kept = kept.filter(|pair| !pair.is_empty() && *pair != "wait" && !pair.starts_with("wait="));
         let query = kept.chain(["wait=true"]).collect::<Vec<_>>().join("&");
@@ -263,8 +264,13 @@ impl Mentions {
 
 fn build(settings: &mut Settings<'_>) -> Option<Built> {
     let hint = "copy it from Discord: channel settings, Integrations, Webhooks, Copy Webhook URL";
-    let channel = Discord::new(settings.require_url("webhook_url", hint)?);
-    Some(Built { channel: std::sync::Arc::new(channel), pace: vec![PACE] })
+    let webhook = settings.require_url("webhook_url", hint)?;
+    if webhook.path().ends_with("/slack") || webhook.path().ends_with("/github") {
+        let problem = String::from("this is the address for messages of Slack or GitHub, and refuses Discord's own");
+        settings.fault("webhook_url", problem, "leave the last part of the URL out: it ends with the webhook's token");
+        return None;
+    }
+    Some(Built { channel: std::sync::Arc::new(Discord::new(webhook)), pace: vec![PACE] })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     channels::{
-        conformance::{body, delivery, hostile_delivery, parcel, split_quotes, texts, url},
+        conformance::{body, delivery, hostile_delivery, parcel, problems, split_quotes, texts, url},
         text::is_invisible,
     },
     model::verdict::Outcome,
@@ -26,6 +26,16 @@ fn discord_is_always_asked_to_wait_and_the_thread_is_kept() {
     ] {
         let discord = Discord::new(url(&format!("{base}{given}")));
         assert_eq!(discord.endpoint.expose().as_str(), format!("{base}{posted}"));
+    }
+}
+
+#[test]
+fn the_token_is_known_as_a_secret_of_its_own_and_an_address_for_foreign_messages_is_a_fault() {
+    let known = Discord::new(url("https://discord.com/api/v10/webhooks/1/abcdefghijkl?thread_id=7")).secrets();
+    assert!(known.contains(&Secret::new("abcdefghijkl")));
+    for foreign in ["slack", "github"] {
+        let found = problems(&KIND, &format!("webhook_url = \"https://discord.com/api/webhooks/1/abc/{foreign}\""));
+        assert!(found.len() == 1 && found[0].starts_with("webhook_url: "), "{found:?}");
     }
 }
 
