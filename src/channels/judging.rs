@@ -51,6 +51,40 @@ pub fn by_status(reply: &Reply) -> Verdict {
     }
 }
 
+/// What an error code of a platform means, for the tables of the kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// Time may mend it.
+    Later,
+    /// Too many, too fast.
+    TooMany,
+    /// This payload can never be accepted; its plain-text form may be.
+    Refused,
+    /// The destination is broken until somebody acts.
+    Broken,
+}
+
+impl Meaning {
+    /// The verdict on `reply`, whose code means this, in the words `why`.
+    pub fn verdict(self, reply: &Reply, why: String) -> Verdict {
+        match self {
+            Self::Later => Verdict::TryLater { after: retry_after(reply), throttled: false, why },
+            Self::TooMany => Verdict::TryLater { after: retry_after(reply), throttled: true, why },
+            Self::Refused => Verdict::Refused { plain_may_pass: true, why },
+            Self::Broken => Verdict::Broken { why },
+        }
+    }
+}
+
+/// What a status means to a kind that sends one delivery at a time: there is nothing to halve, but a plain-text form that is
+/// shorter.
+pub fn by_status_alone(reply: &Reply) -> Verdict {
+    if reply.status == http::StatusCode::PAYLOAD_TOO_LARGE {
+        return Meaning::Refused.verdict(reply, explain(reply));
+    }
+    by_status(reply)
+}
+
 /// A reply in one line for people: the status and the beginning of the body, control characters left out.
 pub fn explain(reply: &Reply) -> String {
     let body = reply.text();
@@ -92,7 +126,7 @@ mod tests {
             assert_eq!(retry_after(&reply), expected.map(Duration::from_secs_f64), "{reply:?}");
         }
         let huge = Reply::new(429, "").with_header("retry-after", "1e300");
-        assert_eq!(retry_after(&huge), Some(Duration::from_secs(31_536_000)));
+        assert_eq!(retry_after(&huge), Some(Duration::from_hours(365 * 24)));
     }
 
     #[test]

@@ -8,7 +8,16 @@
 //!
 //! Start with [`Channel`], then read `discord.rs`, the shortest complete kind.
 
+pub mod button;
+mod card;
+#[cfg(test)]
+mod conformance;
+pub mod discord;
 pub mod judging;
+pub mod slack;
+pub mod teams;
+pub mod telegram;
+mod text;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,7 +30,7 @@ use crate::{
 };
 
 /// Every kind of channel. Adding a kind is one file and one line here.
-pub const KINDS: &[&Kind] = &[];
+pub const KINDS: &[&Kind] = &[&slack::KIND, &discord::KIND, &teams::KIND, &telegram::KIND];
 
 /// A kind of destination: its name, what the configuration may leave out, and how a channel of this kind is built.
 #[derive(Debug)]
@@ -71,6 +80,11 @@ pub trait Channel: Send + Sync + fmt::Debug {
 
     /// Every secret that it holds, for scrubbing what others write.
     fn secrets(&self) -> Vec<Secret>;
+
+    /// What clicks are held against, for kinds whose cards can be answered in place.
+    fn interactivity(&self) -> Option<&slack::Interactivity> {
+        None
+    }
 
     /// How several deliveries share one request, for kinds that are configured to.
     fn batcher(&self) -> Option<&dyn Batcher> {

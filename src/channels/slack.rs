@@ -1,0 +1,447 @@
+//! Slack: incoming webhooks, or `chat.postMessage` with a bot token, and the only kind whose cards can be answered in place.
+//!
+//! A card is a header, one section and a row of buttons. The section is `mrkdwn` with `verbatim`, and hostile text stands in code
+//! spans with `&`, `<` and `>` escaped: mentions and disguised links need a `<`, and nothing else is active inside a code span.
+//!
+//! Replies: a webhook says `ok` in plain text, or names its error there; the Web API answers 200 to everything and puts
+//! `"ok": false` into JSON. Both tables are in [`meaning`].
+//!
+//! Absent on purpose: what a click does. [`Interactivity`] only carries what the operator configured for it.
+
+use std::{borrow::Cow, time::Duration};
+
+use http::{HeaderMap, HeaderValue, header};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{
+    Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate, button,
+    card::{Ask, Card, Link, Markup, Rooms, push_links},
+    judging::{Meaning, by_status_alone, explain},
+    text::Script,
+};
+use crate::{
+    model::{Delivery, Reply, Secret, Verdict},
+    settings::Settings,
+};
+
+/// The kind.
+pub static KIND: Kind = Kind {
+    name: "slack",
+    concurrency: 1,
+    chat: true,
+    sample: "webhook_url = \"{base}/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx\"\n\
+             signing_secret = \"8f742231b10e8888abcd99yyyzzz85a5\"\n",
+    build,
+};
+
+/// One message per second per channel; bursts are tolerated, not promised. Source: Slack, "Rate limits".
+const PACE: Rate = Rate { count: 1, per: Duration::from_secs(1), burst: 1 };
+
+/// Where the Web API is.
+const API: &str = "https://slack.com/api";
+
+/// The longest plain message, in characters: what Slack recommends for `text`.
+const TEXT_CHARS_MAX: usize = 4_000;
+
+/// Hostile text is counted after escaping, in UTF-16 units: whatever Slack counts is never more. The backtick would end the span.
+const MARKUP: Markup = Markup {
+    strong: ("*", "*"),
+    quote: ("`", "`"),
+    script: Script { escape, cost: |c| escape(c).map_or(c.len_utf16(), str::len) },
+};
+
+fn escape(c: char) -> Option<&'static str> {
+    match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        '`' => Some("'"),
+        _ => None,
+    }
+}
+
+/// How messages get in.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// An incoming webhook. The URL is the secret, and names the channel.
+    Webhook(Url),
+    /// The Web API.
+    Bot {
+        /// Where it is, without a method's name.
+        api: Url,
+        /// The bot's token.
+        token: Secret,
+        /// The channel's id or name.
+        channel: String,
+    },
+}
+
+/// What clicks on the buttons of this channel are held against.
+#[derive(Clone, Debug)]
+pub struct Interactivity {
+    /// The app's signing secrets; the first seals new buttons, all open old ones. None: no live buttons.
+    pub signing_secrets: Vec<Secret>,
+    /// The Slack user ids that may answer; `None`: everyone in the channel.
+    pub approvers: Option<Vec<String>>,
+    /// The hosts that answers to clicks may be posted to.
+    pub response_hosts: Vec<String>,
+}
+
+impl Default for Interactivity {
+    fn default() -> Self {
+        let response_hosts = vec![String::from("hooks.slack.com")];
+        Self { signing_secrets: Vec::new(), approvers: None, response_hosts }
+    }
+}
+
+/// One Slack channel.
+#[derive(Debug)]
+pub struct Slack {
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    /// With a bot token: the channel and the token.
+    bot: Option<(String, Secret)>,
+    interactivity: Interactivity,
+}
+
+/// Why a channel cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SlackError {
+    /// It could not stand in a header.
+    #[error("`bot_token` has characters that no token has")]
+    Token,
+    /// No method can be called below it.
+    #[error("`api_url` cannot be extended by a method's name")]
+    Api,
+}
+
+impl Slack {
+    /// A channel behind `door`.
+    pub fn new(door: Door, interactivity: Interactivity) -> Result<Self, SlackError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        let (url, bot) = match door {
+            Door::Webhook(url) => (url, None),
+            Door::Bot { api, token, channel } => {
+                let mut bearer =
+                    HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| SlackError::Token)?;
+                bearer.set_sensitive(true);
+                headers.insert(header::AUTHORIZATION, bearer);
+                let url = format!("{}/chat.postMessage", api.as_str().trim_end_matches('/'));
+                (Url::parse(&url).map_err(|_| SlackError::Api)?, Some((channel, token)))
+            }
+        };
+        Ok(Self { endpoint: Endpoint::new(url), headers, bot, interactivity })
+    }
+
+    /// The signing secrets of the app, the one that seals new buttons first.
+    pub fn signing_secrets(&self) -> &[Secret] {
+        &self.interactivity.signing_secrets
+    }
+
+    /// The Slack user ids that may answer; `None`: everyone in the channel.
+    pub fn approvers(&self) -> Option<&[String]> {
+        self.interactivity.approvers.as_deref()
+    }
+
+    /// The hosts that answers to clicks may be posted to.
+    pub fn response_hosts(&self) -> &[String] {
+        &self.interactivity.response_hosts
+    }
+
+    fn buttons(&self, card: &Card<'_>) -> Vec<Element> {
+        let mut elements = Vec::with_capacity(3);
+        match (&card.ask, self.signing_secrets().first()) {
+            (Some(Ask { approval, .. }), Some(secret)) => {
+                let value = button::seal(secret, &approval.id, card.tool, approval.expires_at);
+                elements.push(Element::live("approve", "Approve", "primary", value.clone()));
+                elements.push(Element::live("deny", "Deny", "danger", value));
+            }
+            (Some(_), None) => elements.extend(card.review().map(|link| Element::link("review", link))),
+            (None, _) => {}
+        }
+        elements.extend(card.view().map(|link| Element::link("view", link)));
+        elements
+    }
+}
+
+impl Channel for Slack {
+    fn render(&self, delivery: &Delivery, occasion: &Occasion<'_>) -> Parcel {
+        let card = Card::new(delivery, occasion);
+        let channel = self.bot.as_ref().map(|(channel, _)| channel.as_str());
+        let mut message =
+            Message { channel, text: String::new(), blocks: Vec::new(), unfurl_links: false, unfurl_media: false };
+        if delivery.plain {
+            message.text = plain(&card);
+        } else {
+            message.text = notification(&card);
+            let mut text = String::with_capacity(512);
+            MARKUP.rows(&mut text, &card, Rooms::CARD);
+            message
+                .blocks
+                .push(Block::Header { text: Text::Plain { text: card.headline.as_str().into(), emoji: false } });
+            message.blocks.push(Block::Section { text: Text::Markdown { text, verbatim: true } });
+            let elements = self.buttons(&card);
+            if !elements.is_empty() {
+                message.blocks.push(Block::Actions { block_id: "interven", elements });
+            }
+        }
+        let body = serde_json::to_vec(&message).expect("texts and flags are always JSON");
+        Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
+    }
+
+    fn judge(&self, reply: &Reply) -> Verdict {
+        let text = reply.text();
+        let said = Said::read(text.trim());
+        if let Said::Ok = said
+            && reply.status.is_success()
+        {
+            return Verdict::DELIVERED;
+        }
+        if let Said::Error(code) = &said
+            && let Some(meaning) = meaning(code)
+        {
+            return meaning.verdict(reply, explain(reply));
+        }
+        if !reply.status.is_success() {
+            return by_status_alone(reply);
+        }
+        match said {
+            // An error that we do not know, with a 2xx: as the Web API does it.
+            Said::Error(_) => Meaning::Refused.verdict(reply, explain(reply)),
+            // A 2xx that is not Slack's: a proxy or a maintenance page in between. It refuses nothing, so it is tried again.
+            Said::Ok | Said::Other => {
+                Meaning::Later.verdict(reply, format!("not an answer of Slack: {}", explain(reply)))
+            }
+        }
+    }
+
+    fn secrets(&self) -> Vec<Secret> {
+        let mut secrets = vec![self.endpoint.secret()];
+        secrets.extend(self.bot.iter().map(|(_, token)| token.clone()));
+        secrets.extend(self.signing_secrets().iter().cloned());
+        secrets
+    }
+
+    fn interactivity(&self) -> Option<&Interactivity> {
+        Some(&self.interactivity)
+    }
+}
+
+/// The line that a phone shows while the card is closed, and that screen readers read.
+fn notification(card: &Card<'_>) -> String {
+    let mut text = String::with_capacity(160);
+    text.push_str(&card.headline);
+    text.push_str(": ");
+    MARKUP.quote(&mut text, card.tool, Rooms::PLAIN.tool);
+    text.push_str(" by ");
+    MARKUP.quote(&mut text, card.agent, Rooms::PLAIN.agent);
+    text.push_str(", ");
+    text.push_str(&card.risk);
+    text
+}
+
+/// The card without blocks, for when Slack refuses ours: `text` alone, so no buttons but links.
+fn plain(card: &Card<'_>) -> String {
+    let mut text = String::with_capacity(512);
+    MARKUP.strong(&mut text, &card.headline);
+    text.push('\n');
+    MARKUP.rows(&mut text, card, Rooms::PLAIN);
+    let links: Vec<Link> = [card.review(), card.view()].into_iter().flatten().collect();
+    let room = TEXT_CHARS_MAX.saturating_sub(text.encode_utf16().count());
+    push_links(&mut text, &links, room, ["\n", " | "], |out, link| {
+        // In a link only `&` is left to escape: `Link` promises that there is no bracket and no bar.
+        let url = link.url.replace('&', "&amp;");
+        out.extend(["<", &url, "|", link.label, ">"]);
+    });
+    text
+}
+
+/// What a body says.
+enum Said<'a> {
+    /// `ok`, or JSON with `"ok": true`.
+    Ok,
+    /// The name of an error: the first word of the text, or `error` of the JSON.
+    Error(Cow<'a, str>),
+    /// Nothing in Slack's words.
+    Other,
+}
+
+impl<'a> Said<'a> {
+    fn read(body: &'a str) -> Self {
+        #[derive(Deserialize)]
+        struct Answer<'a> {
+            ok: bool,
+            #[serde(borrow, default)]
+            error: Option<Cow<'a, str>>,
+        }
+        if body == "ok" {
+            return Self::Ok;
+        }
+        if body.starts_with('{') {
+            return match serde_json::from_str(body) {
+                Ok(Answer { ok: true, .. }) => Self::Ok,
+                Ok(Answer { ok: false, error }) => Self::Error(error.unwrap_or_default()),
+                Err(_) => Self::Other,
+            };
+        }
+        let end = body.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(body.len());
+        if end == 0 { Self::Other } else { Self::Error(Cow::Borrowed(&body[..end])) }
+    }
+}
+
+/// What an error of Slack means. Source: the tables of api.slack.com for webhooks (2016-05-17) and `chat.postMessage`, and
+/// what has been seen since; others go by status.
+fn meaning(code: &str) -> Option<Meaning> {
+    Some(match code {
+        "invalid_payload"
+        | "invalid_blocks"
+        | "invalid_blocks_format"
+        | "invalid_attachments"
+        | "no_text"
+        | "missing_text_or_fallback_or_attachments"
+        | "too_many_attachments"
+        | "msg_too_long"
+        | "msg_blocks_too_long" => Meaning::Refused,
+        "ratelimited" | "rate_limited" | "message_limit_exceeded" => Meaning::TooMany,
+        "rollup_error" | "service_unavailable" | "internal_error" | "fatal_error" | "request_timeout" => Meaning::Later,
+        "user_not_found"
+        | "action_prohibited"
+        | "invalid_token"
+        | "posting_to_general_channel_denied"
+        | "channel_not_found"
+        | "channel_is_archived"
+        | "no_service"
+        | "no_service_id"
+        | "no_active_hooks"
+        | "no_team"
+        | "team_disabled"
+        | "not_in_channel"
+        | "is_archived"
+        | "restricted_action"
+        | "token_revoked"
+        | "token_expired"
+        | "account_inactive"
+        | "invalid_auth"
+        | "not_authed"
+        | "missing_scope"
+        | "ekm_access_denied"
+        | "org_login_required"
+        | "team_access_not_granted"
+        | "no_permission" => Meaning::Broken,
+        _ => return None,
+    })
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    text: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocks: Vec<Block<'a>>,
+    unfurl_links: bool,
+    unfurl_media: bool,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Block<'a> {
+    Header { text: Text<'a> },
+    Section { text: Text<'a> },
+    Actions { block_id: &'static str, elements: Vec<Element> },
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type")]
+enum Text<'a> {
+    #[serde(rename = "plain_text")]
+    Plain { text: Cow<'a, str>, emoji: bool },
+    #[serde(rename = "mrkdwn")]
+    Markdown { text: String, verbatim: bool },
+}
+
+/// A button: live ones have a value, links a URL.
+#[derive(Serialize)]
+struct Element {
+    r#type: &'static str,
+    action_id: &'static str,
+    text: Text<'static>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    style: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+}
+
+impl Element {
+    fn live(action_id: &'static str, label: &'static str, style: &'static str, value: String) -> Self {
+        let text = Text::Plain { text: label.into(), emoji: false };
+        Self { r#type: "button", action_id, text, style: Some(style), value: Some(value), url: None }
+    }
+
+    fn link(action_id: &'static str, link: Link) -> Self {
+        let text = Text::Plain { text: link.label.into(), emoji: false };
+        Self { r#type: "button", action_id, text, style: None, value: None, url: Some(link.url) }
+    }
+}
+
+fn build(settings: &mut Settings<'_>) -> Option<Built> {
+    let webhook = settings.url("webhook_url");
+    let token = settings.secret("bot_token");
+    let name = settings.text("channel");
+    let api = settings.url("api_url");
+    let approvers = settings.texts("approvers");
+    let mut interactivity =
+        Interactivity { signing_secrets: settings.secrets("signing_secret"), approvers, ..Interactivity::default() };
+    if let Some(hosts) = settings.texts("response_hosts") {
+        if let Some(bad) = hosts.iter().find(|host| host.is_empty() || host.contains(['/', '@', '?', '#', ' '])) {
+            let problem = format!("`{bad}` is not a host");
+            settings.fault("response_hosts", problem, "list host names alone, as in [\"hooks.slack.com\"]");
+        }
+        interactivity.response_hosts = hosts;
+    }
+    let door = match (settings.has("webhook_url"), settings.has("bot_token")) {
+        (true, true) => {
+            let problem = String::from("`webhook_url` and `bot_token` are both given, and only one can post");
+            settings.fault("bot_token", problem, "keep `bot_token` with `channel`, or keep `webhook_url` alone");
+            return None;
+        }
+        (false, false) => {
+            let problem = String::from("nothing says where to post");
+            settings.fault("webhook_url", problem, "give `webhook_url`, or `bot_token` with `channel`");
+            return None;
+        }
+        (true, false) => {
+            if settings.has("channel") {
+                let problem = String::from("a webhook posts to the channel that it was made for");
+                settings.fault("channel", problem, "leave `channel` out, or use `bot_token` in place of `webhook_url`");
+            }
+            Door::Webhook(webhook?)
+        }
+        (false, true) => {
+            if name.is_none() && !settings.has("channel") {
+                let problem = String::from("`bot_token` is given without `channel`");
+                settings.fault("channel", problem, "give the id of the Slack channel, as in \"C024BE91L\"");
+            }
+            let api = api.or_else(|| Url::parse(API).ok())?;
+            Door::Bot { api, token: token?, channel: name? }
+        }
+    };
+    match Slack::new(door, interactivity) {
+        Ok(channel) => Some(Built { channel: std::sync::Arc::new(channel), pace: vec![PACE] }),
+        Err(error @ SlackError::Token) => {
+            settings.fault("bot_token", error.to_string(), "copy the token that begins with `xoxb-` once more");
+            None
+        }
+        Err(error @ SlackError::Api) => {
+            settings.fault("api_url", error.to_string(), "leave `api_url` out, or give it as https://host/api");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
