@@ -9,6 +9,7 @@
 //! Start with [`Channel`], then read `discord.rs`, the shortest complete kind.
 
 pub mod judging;
+pub mod siem;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Every kind of channel. Adding a kind is one file and one line here.
-pub const KINDS: &[&Kind] = &[];
+pub const KINDS: &[&Kind] = &[&siem::KIND];
 
 /// A kind of destination: its name, what the configuration may leave out, and how a channel of this kind is built.
 #[derive(Debug)]
