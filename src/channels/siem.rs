@@ -180,8 +180,14 @@ impl Siem {
             }
             Format::Json(None) => {
                 let compact = Compact::of(decision);
-                let wrapped = self.wrapped(delivery, Payload::Json(compact.as_str()), occasion);
-                wrapped.unwrap_or_else(|| compact.into_bytes())
+                match self.plan.envelope {
+                    // The hot path: the bytes that came are the bytes that go.
+                    Envelope::None | Envelope::Sumo => compact.into_bytes(),
+                    Envelope::Splunk | Envelope::Datadog => {
+                        let wrapped = self.wrapped(delivery, Payload::Json(compact.as_str()), occasion);
+                        wrapped.unwrap_or_else(|| compact.into_bytes())
+                    }
+                }
             }
         }
     }
@@ -195,15 +201,15 @@ impl Siem {
         }
     }
 
-    /// The request that carries `records`, signed as `id`.
-    fn parcel(&self, records: &[Bytes], id: Uuid, occasion: &Occasion<'_>) -> Parcel {
+    /// The request that carries `records`, signed as `id`, which is asked for only where there is something to sign.
+    fn parcel(&self, records: &[Bytes], id: impl FnOnce() -> Uuid, occasion: &Occasion<'_>) -> Parcel {
         let mut body = self.joint.join(records);
         if self.plan.gzip {
             body = gzip(&body);
         }
         let mut headers = self.headers.clone();
         if !self.plan.keys.is_empty() {
-            let id = id.to_string();
+            let id = id().to_string();
             let signatures = standard_webhooks::signatures(&self.plan.keys, &id, occasion.now, &body);
             let texts = [
                 (WEBHOOK_ID, id),
@@ -233,7 +239,7 @@ impl Siem {
 
 impl Channel for Siem {
     fn render(&self, delivery: &Delivery, occasion: &Occasion<'_>) -> Parcel {
-        self.parcel(&[self.written(delivery, occasion)], delivery.id().uuid(), occasion)
+        self.parcel(&[self.written(delivery, occasion)], || delivery.id().uuid(), occasion)
     }
 
     fn judge(&self, reply: &Reply) -> Verdict {
@@ -269,14 +275,17 @@ impl Batcher for Siem {
 
     fn pack(&self, records: &[Bytes], occasion: &Occasion<'_>) -> Parcel {
         let (records, ids): (Vec<Bytes>, Vec<Uuid>) = records.iter().map(|record| self.unmarked(record)).unzip();
-        let id = if let [id] = ids[..] {
-            id
-        } else {
-            let all: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
-            Uuid::new_v5(&DeliveryId::NAMESPACE, &all)
-        };
-        self.parcel(&records, id, occasion)
+        self.parcel(&records, || batch_id(&ids), occasion)
     }
+}
+
+/// The id of a request that carries these deliveries: of one its own, of several the UUIDv5 of all their ids.
+fn batch_id(ids: &[Uuid]) -> Uuid {
+    if let [id] = ids {
+        return *id;
+    }
+    let all: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+    Uuid::new_v5(&DeliveryId::NAMESPACE, &all)
 }
 
 impl Joint {

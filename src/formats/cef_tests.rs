@@ -108,6 +108,13 @@ fn what_is_too_long_for_its_key_stands_whole_in_another() {
 }
 
 #[test]
+fn a_value_that_ends_in_a_bar_does_not_swallow_the_next_key() {
+    let fields = json!({"tool": "a|", "operation": null, "agent": {"id": "b|", "name": "c\\"}});
+    let (_, values) = parse(&line(&hostile::example(&fields), ""));
+    assert_eq!((values["app"].as_str(), values["suid"].as_str(), values["suser"].as_str()), ("a|", "b|", "c\\"));
+}
+
+#[test]
 fn an_approval_names_itself_and_its_end() {
     let fields =
         json!({"decision": "REQUIRE_APPROVAL", "approval": {"id": "apr_7", "expires_at": "2026-06-01T12:10:00Z"}});

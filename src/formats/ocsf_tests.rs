@@ -148,6 +148,13 @@ fn the_event_carries_the_excerpt_of_the_product_page() {
         all.iter().find(|one| one["name"] == name).unwrap()["value"].clone()
     };
     assert_eq!((named("interven.tool"), named("interven.operation")), (json!("slack"), json!("post_message")));
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "the snapshot of a whole event")]
+fn a_detection_finding_looks_like_this() {
+    let text = Shape::default().event(&hostile::decode(hostile::EXAMPLE), hostile::LINK);
+    let event: Value = serde_json::from_str(&text).unwrap();
     insta::assert_snapshot!(serde_json::to_string_pretty(&event).unwrap(), @r#"
     {
       "action": "Denied",
