@@ -11,7 +11,10 @@
 //!   list. Five names are ours and come first: see [`Ours`].
 //! * Keys hold no placeholders: two could come out the same.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use serde_json::{Value, value::RawValue};
 
@@ -22,13 +25,13 @@ use super::json::{self, Compact};
 /// The most placeholders in one template: each may write a whole decision, so this bounds the size of what comes out.
 const PLACEHOLDERS_MAX: usize = 100;
 
-/// A template that was read and checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A template that was read and checked. Its fixed text may hold what came from a variable, so it does not print.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Part {
     /// JSON as it stands.
     Fixed(String),
@@ -38,7 +41,7 @@ enum Part {
     Text(Source),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Source {
     Ours(Ours),
     Path(Vec<Box<str>>),
@@ -197,6 +200,12 @@ impl Template {
             }
         }
         out
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Template({} parts)", self.parts.len())
     }
 }
 

@@ -146,6 +146,120 @@ fn tokens_in(url: &url::Url) -> Vec<Secret> {
 mod tests {
     use super::*;
 
+    use crate::settings::{Outside, Reading, read};
+
+    fn built(text: &str) -> Reading<Option<Built>> {
+        read(text, &Outside::nothing(), build)
+    }
+
+    /// The faults of a configuration as `problem (hint)`, one each.
+    fn faults(text: &str) -> Vec<String> {
+        let told = |reading: Reading<Option<Built>>| {
+            reading.faults.iter().map(|fault| format!("{} ({})", fault.problem, fault.hint)).collect()
+        };
+        told(built(text))
+    }
+
+    /// The channel, as it prints.
+    fn printed(text: &str) -> String {
+        let reading = built(text);
+        assert!(reading.faults.is_empty(), "{:?}", reading.faults);
+        format!("{:?}", reading.value.flatten().expect("no fault, so a channel").channel)
+    }
+
+    #[test]
+    fn a_url_is_enough_and_means_json_one_at_a_time() {
+        let channel = printed("url = \"https://siem.example/in\"\n");
+        for part in ["format: Json(None)", "envelope: None", "events: 1", "bytes: 900000", "wait: 1s", "gzip: false"] {
+            assert!(channel.contains(part), "{part} in {channel}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let channel = printed(
+            r#"
+url = "https://siem.example/services/collector/event"
+format = "ocsf"
+envelope = "splunk"
+ocsf_class = "security_finding"
+ocsf_version = "1.1.0"
+headers = { Authorization = "Splunk 0f0f-token-0f0f" }
+signing_secret = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSx"]
+batch = { events = 500, bytes = "1MB", wait = "250ms" }
+compression = "gzip"
+"#,
+        );
+        for part in ["SecurityFinding", "V1_1", "Splunk", "events: 500", "bytes: 1000000", "wait: 250ms", "gzip: true"]
+        {
+            assert!(channel.contains(part), "{part} in {channel}");
+        }
+        for secret in ["0f0f", "MfKQ9r8G", "collector"] {
+            assert!(!channel.contains(secret), "{secret} in {channel}");
+        }
+    }
+
+    #[test]
+    fn a_template_is_a_table_or_a_string() {
+        for template in
+            ["template = { id = \"{{id}}\" }", "template = '{\"id\": \"{{id}}\"}'", "[template]\nid = \"{{id}}\""]
+        {
+            let channel = printed(&format!("url = \"https://siem.example/in\"\n{template}\n"));
+            assert!(channel.contains("Json(Some(Template"), "{channel}");
+        }
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once_and_none_shows_a_secret() {
+        let text = r#"
+url = "https://siem.example/services/collector/raw"
+format = "cef"
+envelope = "splunk"
+ocsf_version = "1.5.0"
+template = { id = "{{id" }
+signing_secret = ["whsec_very-secret!", "very-secret"]
+headers = { Host = "very-secret", "bad name" = "very-secret" }
+batch = { events = 5000 }
+compression = "deflate"
+"#;
+        let faults = faults(text);
+        for part in [
+            "takes no event objects",
+            "ocsf_version goes with format",
+            "template goes with format",
+            "not closed",
+            "not base64",
+            "does not begin with whsec_",
+            "`host` is written by",
+            "`bad name` is not the name",
+            "from 1 to 1000",
+            "gzip",
+        ] {
+            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} in {faults:#?}");
+        }
+        assert_eq!(faults.len(), 10, "{faults:#?}");
+        assert!(!format!("{faults:?}").contains("very-secret"), "{faults:#?}");
+    }
+
+    #[test]
+    fn every_version_of_ocsf_can_be_chosen_by_its_name() {
+        for version in Version::ALL {
+            let text = "url = \"https://siem.example/in\"\nformat = \"ocsf\"\nocsf_version = ";
+            let channel = printed(&format!("{text}\"{}\"\n", version.as_str()));
+            assert!(channel.contains(&format!("version: {version:?}")), "{channel}");
+        }
+    }
+
+    #[test]
+    fn the_secrets_of_a_channel_are_known_for_scrubbing() {
+        let text = "url = \"https://siem.example/in/abcdefghijklmnop\"\nheaders = { A = \"Bearer token-1\" }\n";
+        let channel = built(text).value.flatten().unwrap().channel;
+        let secrets: Vec<String> = channel.secrets().iter().map(|secret| secret.expose().to_owned()).collect();
+        for secret in ["Bearer token-1", "token-1", "abcdefghijklmnop", "https://siem.example/in/abcdefghijklmnop"] {
+            assert!(secrets.iter().any(|one| one == secret), "{secret} in {secrets:?}");
+        }
+    }
+
     #[test]
     fn tokens_in_a_url_are_known_by_themselves() {
         let url = "https://x.example/receiver/v1/http/ZaVnC4dhaV1234567890?dd-api-key=0123456789abcdef&v=1";
