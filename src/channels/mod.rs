@@ -14,6 +14,7 @@ mod card;
 mod conformance;
 pub mod discord;
 pub mod judging;
+pub mod siem;
 pub mod slack;
 pub mod teams;
 pub mod telegram;
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// Every kind of channel. Adding a kind is one file and one line here.
-pub const KINDS: &[&Kind] = &[&slack::KIND, &discord::KIND, &teams::KIND, &telegram::KIND];
+pub const KINDS: &[&Kind] = &[&slack::KIND, &discord::KIND, &teams::KIND, &telegram::KIND, &siem::KIND];
 
 /// A kind of destination: its name, what the configuration may leave out, and how a channel of this kind is built.
 #[derive(Debug)]
