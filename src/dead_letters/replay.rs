@@ -1,0 +1,188 @@
+//! Replaying: a dead letter becomes a delivery again.
+//!
+//! [`plan`] is the rule and is pure; [`Replay::run`] carries it out in batches. A letter leaves the store only when the
+//! broker has confirmed its message, and only if it is still the burial that was replayed: the same delivery may already
+//! have died again, and that newer death must stay.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::{Burial, DeadLetter, DeadLetterError, LetterId, Store};
+use crate::{
+    broker::{Broker, Destination, Message, Queue},
+    model::{ChannelId, Clock, Decision, Delivery, Timestamp},
+};
+
+/// Letters that are published together: the publisher's barrier batch.
+const BATCH_LETTERS: usize = 256;
+/// Failures that the report explains.
+const FAILURES_NAMED_MAX: usize = 100;
+
+/// What a replay of one letter means.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// Publish this, then remove the letter.
+    Publish(Message),
+    /// Leave the letter where it is.
+    Skip(Skip),
+}
+
+/// Why a letter is not replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skip {
+    /// The approval that it asks for has expired: the card would have no live buttons, and nobody waits for the answer.
+    Expired,
+    /// Its channel is not in the configuration.
+    NoChannel,
+    /// Its body is no decision, though it was a delivery once: nothing that the lane could send.
+    Unreadable,
+}
+
+/// What replaying `letter` means. A delivery starts afresh in its lane: no attempts, the rich form, and a `first_at` of now,
+/// or `max_age` would kill it at once. What never was a delivery goes where it came from, and is decoded and routed again.
+pub fn plan(letter: &DeadLetter, known: impl FnOnce(&ChannelId) -> bool, now: Timestamp) -> Plan {
+    // Stable across retries, so that a broker or a person can tell one replay from another.
+    let id = letter.id.to_string();
+    let decision = Decision::decode(Bytes::clone(&letter.body));
+    let expires_at = decision.as_ref().ok().and_then(Decision::approval_asked).and_then(|asked| asked.expires_at);
+    if expires_at.is_some_and(|expires_at| expires_at <= now) {
+        return Plan::Skip(Skip::Expired);
+    }
+    match (&letter.channel, decision) {
+        (None, _) => {
+            Plan::Publish(Message { to: Destination::DecisionsExchange, id, body: Bytes::clone(&letter.body) })
+        }
+        (Some(channel), _) if !known(channel) => Plan::Skip(Skip::NoChannel),
+        (Some(_), Err(_)) => Plan::Skip(Skip::Unreadable),
+        (Some(channel), Ok(decision)) => {
+            let delivery = Delivery::new(Arc::new(decision), channel.clone(), now);
+            let to = Destination::Queue(Queue::Lane(channel.clone()));
+            Plan::Publish(Message { to, id, body: delivery.to_bytes() })
+        }
+    }
+}
+
+/// What a replay did, or with `dry_run` would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReplayReport {
+    /// Published, confirmed, and no longer in the store.
+    pub replayed: u64,
+    /// Approvals that have expired.
+    pub skipped_expired: u64,
+    /// Letters of channels that are not in the configuration.
+    pub skipped_no_channel: u64,
+    /// Letters that could not be replayed; they stay.
+    pub failed: u64,
+    /// Letters that were gone when their turn came: somebody else replayed or purged them.
+    pub gone: u64,
+    /// The letters that were skipped or failed, and why, for people; the first 100.
+    pub notes: Vec<(LetterId, String)>,
+    /// Replayed letters by channel, for `replayed_total{channel}`; without one, they went to the decisions exchange.
+    #[serde(skip)]
+    pub by_channel: std::collections::BTreeMap<Option<ChannelId>, u64>,
+}
+
+impl ReplayReport {
+    /// Letters that were looked at so far.
+    pub fn seen(&self) -> u64 {
+        self.replayed + self.skipped_expired + self.skipped_no_channel + self.failed + self.gone
+    }
+
+    fn note(&mut self, id: LetterId, why: impl FnOnce() -> String) {
+        if self.notes.len() < FAILURES_NAMED_MAX {
+            self.notes.push((id, why()));
+        }
+    }
+
+    fn fail(&mut self, id: LetterId, why: impl FnOnce() -> String) {
+        self.failed += 1;
+        self.note(id, why);
+    }
+
+    fn skip(&mut self, id: LetterId, skip: Skip) {
+        match skip {
+            Skip::Expired => {
+                self.skipped_expired += 1;
+                self.note(id, || "skipped: its approval has expired".to_owned());
+            }
+            Skip::NoChannel => {
+                self.skipped_no_channel += 1;
+                self.note(id, || "skipped: its channel is not in the configuration".to_owned());
+            }
+            Skip::Unreadable => self.fail(id, || "its body is not a decision".to_owned()),
+        }
+    }
+}
+
+/// How letters are replayed.
+pub struct Replay<'a> {
+    /// Where they are.
+    pub store: &'a Store,
+    /// Where they go.
+    pub broker: &'a dyn Broker,
+    /// Whether a channel is in the configuration.
+    pub known: &'a (dyn Fn(&ChannelId) -> bool + Sync),
+    /// What time it is.
+    pub clock: Clock,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+impl Replay<'_> {
+    /// Replays `ids` in their order and tells `progress` after each batch. An error is the store's: what was confirmed until
+    /// then may be replayed again, at least once is the promise.
+    pub async fn run(
+        &self,
+        ids: &[LetterId],
+        mut progress: impl FnMut(&ReplayReport) + Send,
+    ) -> Result<ReplayReport, DeadLetterError> {
+        let mut report = ReplayReport::default();
+        for ids in ids.chunks(BATCH_LETTERS) {
+            let letters = self.store.fetch(ids.to_vec()).await?;
+            let mut publishing = Vec::new();
+            for (id, kept) in ids.iter().zip(letters) {
+                match kept {
+                    Ok(kept) => match plan(&kept.letter, |channel| (self.known)(channel), self.clock.now()) {
+                        Plan::Publish(message) => publishing.push((*id, kept.burial, kept.letter.channel, message)),
+                        Plan::Skip(skip) => report.skip(*id, skip),
+                    },
+                    Err(DeadLetterError::NotFound { .. }) => report.gone += 1,
+                    Err(error) => report.fail(*id, || error.to_string()),
+                }
+            }
+            self.publish(publishing, &mut report).await?;
+            progress(&report);
+        }
+        Ok(report)
+    }
+
+    async fn publish(
+        &self,
+        letters: Vec<(LetterId, Burial, Option<ChannelId>, Message)>,
+        report: &mut ReplayReport,
+    ) -> Result<(), DeadLetterError> {
+        // Asked for together, so that the broker's publisher can confirm them together.
+        let confirms =
+            letters.iter().filter(|_| !self.dry_run).map(|(_, _, _, message)| self.broker.publish(message.clone()));
+        let mut confirms = join_all(confirms).await.into_iter();
+        let mut confirmed = Vec::new();
+        for (id, burial, channel, _) in letters {
+            match confirms.next() {
+                Some(Err(error)) => report.fail(id, || error.to_string()),
+                Some(Ok(())) | None => {
+                    report.replayed += 1;
+                    *report.by_channel.entry(channel).or_default() += 1;
+                    confirmed.push((id, burial));
+                }
+            }
+        }
+        if !self.dry_run && !confirmed.is_empty() {
+            self.store.remove_seen(confirmed).await?;
+        }
+        Ok(())
+    }
+}
