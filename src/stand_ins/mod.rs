@@ -16,7 +16,7 @@
 mod card;
 mod catalogue;
 #[cfg(test)]
-mod client;
+pub(crate) mod client;
 mod datadog;
 mod decisions;
 mod discord;
