@@ -11,4 +11,5 @@ pub mod lane;
 pub mod model;
 pub mod route;
 pub mod settings;
+pub mod stand_ins;
 pub mod telemetry;

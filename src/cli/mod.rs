@@ -1,1 +1,3 @@
-//! (to come)
+//! The command line: one file per subcommand. Each parses its flags, makes one call and prints.
+
+pub mod demo;
