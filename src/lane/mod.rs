@@ -1,1 +1,171 @@
-//! (to come)
+//! Lanes: one per channel, and the only place where a decision leaves the house.
+//!
+//! A lane takes deliveries in order, waits until the endpoint's pace allows a send, posts the rendered parcel, and asks the
+//! channel what the reply means. [`step::decide`] then says what comes next: done, again, pause, hold, bury.
+//!
+//! Why one lane per channel: a slow endpoint may hurt only itself. Deliveries come by two ways. An unlimited lane that flows
+//! takes them straight from the intake's memory. All others (limited, paused, held, or simply full) wait in the lane's queue on
+//! the broker, which has one consumer in the whole pool, so that a limit holds exactly and a dead endpoint fills a disk and not
+//! this process.
+//!
+//! Absent on purpose: a lane knows nothing of AMQP, routes or configuration files. It is built from plain parameters.
+//!
+//! Start with `step.rs`: it is pure and holds every rule. `task.rs` only carries them out.
+
+pub mod backoff;
+pub mod pace;
+pub mod post;
+pub mod state;
+pub mod step;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    num::NonZeroU16,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    broker::{Broker, Receipt},
+    channels::{Channel, Links, Rate},
+    model::{ChannelId, Clock, Delivery, RetryPlan, Scrubber},
+    settle::Settler,
+    telemetry::ChannelMetrics,
+};
+pub use post::{HttpPost, Post};
+pub use state::LaneState;
+
+/// What an operator decided about one channel, as far as its lane cares.
+#[derive(Clone, Debug)]
+pub struct LanePlan {
+    /// Whose lane it is.
+    pub id: ChannelId,
+    /// How to say it.
+    pub channel: Arc<dyn Channel>,
+    /// Whether people read it: a card whose approval has expired is then not posted.
+    pub chat: bool,
+    /// How fast; empty is as fast as can be.
+    pub pace: Vec<Rate>,
+    /// How long one try may take.
+    pub timeout: Duration,
+    /// Tries under way at once.
+    pub concurrency: NonZeroU16,
+    /// How often, and for how long.
+    pub retry: RetryPlan,
+    /// Where links point.
+    pub links: Arc<Links>,
+}
+
+/// What every lane of a worker shares.
+#[derive(Clone)]
+pub struct LaneTools {
+    /// The socket.
+    pub post: Arc<dyn Post>,
+    /// The broker, for the lane's queue.
+    pub broker: Arc<dyn Broker>,
+    /// Where what cannot be sent now is carried.
+    pub settler: Settler,
+    /// The time.
+    pub clock: Clock,
+    /// What removes secrets from what endpoints say.
+    pub scrubber: Scrubber,
+}
+
+/// One delivery in a lane's hands.
+#[derive(Debug)]
+struct Errand {
+    delivery: Delivery,
+    receipt: Receipt,
+    /// Where it came from, and so how it is given back.
+    origin: Origin,
+    /// Whether the broker handed it out before.
+    redelivered: bool,
+    /// When this lane got it.
+    taken_at: tokio::time::Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// Straight from the intake: the receipt is the decision's.
+    Memory,
+    /// From the lane's queue: the receipt is the waiting delivery's own.
+    LaneQueue,
+}
+
+/// How the rest of the worker speaks to a lane. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LaneHandle {
+    id: ChannelId,
+    inbox: mpsc::Sender<Errand>,
+    /// Whether the lane takes deliveries straight from memory at present.
+    open: Arc<AtomicBool>,
+    state: watch::Receiver<LaneState>,
+    settler: Settler,
+    metrics: ChannelMetrics,
+}
+
+impl LaneHandle {
+    /// Whose lane it is.
+    pub fn id(&self) -> &ChannelId {
+        &self.id
+    }
+
+    /// What the lane does at present.
+    pub fn state(&self) -> LaneState {
+        self.state.borrow().clone()
+    }
+
+    /// What is counted of it.
+    pub fn metrics(&self) -> &ChannelMetrics {
+        &self.metrics
+    }
+
+    /// Hands a delivery over: to the lane's memory where it takes any now, else to its queue on the broker.
+    pub async fn hand_over(&self, delivery: Delivery, receipt: Receipt, redelivered: bool) {
+        self.metrics.matched.inc();
+        let mut errand =
+            Errand { delivery, receipt, origin: Origin::Memory, redelivered, taken_at: tokio::time::Instant::now() };
+        if self.open.load(Ordering::Relaxed) {
+            self.metrics.in_memory.inc();
+            match self.inbox.try_send(errand) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => errand = back,
+            }
+            self.metrics.in_memory.dec();
+        }
+        self.settler.park(&errand.delivery, errand.receipt).await;
+    }
+}
+
+/// Starts the lane's task. It runs until `stop`; then it finishes what is under way and gives back the rest.
+pub fn start(
+    plan: LanePlan,
+    tools: LaneTools,
+    metrics: ChannelMetrics,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> LaneHandle {
+    // Room for a short burst; what does not fit waits on the broker.
+    let (sender, inbox) = mpsc::channel(usize::from(plan.concurrency.get()).saturating_mul(16).clamp(64, 1024));
+    let open = Arc::new(AtomicBool::new(false));
+    let (announce, state) = watch::channel(LaneState::Flowing);
+    let handle = LaneHandle {
+        id: plan.id.clone(),
+        inbox: sender,
+        open: Arc::clone(&open),
+        state,
+        settler: tools.settler.clone(),
+        metrics: metrics.clone(),
+    };
+    let lane = task::Lane::new(plan, tools, metrics, inbox, open, announce);
+    tracker.spawn(lane.run(stop));
+    handle
+}

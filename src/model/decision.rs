@@ -202,6 +202,12 @@ pub enum DecodeError {
         /// Its size.
         bytes: usize,
     },
+    /// Not UTF-8.
+    #[error("the message is not UTF-8 text")]
+    NotText,
+    /// Something else than a JSON object.
+    #[error("the message is not a JSON object")]
+    NotAnObject,
     /// Not JSON, or not of a decision's shape.
     #[error("the message is not a decision: {0}")]
     Json(#[from] serde_json::Error),
@@ -221,7 +227,13 @@ impl Decision {
         if raw.len() > DECISION_BYTES_MAX {
             return Err(DecodeError::TooLarge { bytes: raw.len() });
         }
-        let wire: Wire = serde_json::from_slice(&raw)?;
+        // Whole-message checks that serde leaves out: a field that nobody reads may hold what is no text, and a derived reader
+        // takes a list for an object. Both would be found out later, when the decision must be written as JSON again.
+        let text = std::str::from_utf8(&raw).map_err(|_| DecodeError::NotText)?;
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(DecodeError::NotAnObject);
+        }
+        let wire: Wire = serde_json::from_str(text)?;
         let fault = |field, problem| Err(DecodeError::Field { field, problem });
         if wire.id.is_empty() || wire.id.len() > 4 * 128 || wire.id.chars().count() > 128 {
             return fault("id", "must have 1 to 128 characters");
@@ -359,6 +371,16 @@ mod tests {
     fn a_message_above_the_limit_is_refused_unread() {
         let error = Decision::decode(Bytes::from(vec![b' '; DECISION_BYTES_MAX + 1])).unwrap_err();
         assert!(matches!(error, DecodeError::TooLarge { bytes } if bytes == DECISION_BYTES_MAX + 1));
+    }
+
+    #[test]
+    fn what_would_fail_to_be_written_again_is_refused_when_read() {
+        let mut bytes = EXAMPLE.replace("acme", "ac?me").into_bytes();
+        let at = bytes.iter().position(|byte| *byte == b'?').unwrap();
+        bytes[at] = 0xff;
+        assert!(matches!(Decision::decode(bytes.into()), Err(DecodeError::NotText)));
+        let list = r#"["1","2026-06-01T12:00:00Z","DENY","LOW",null,null,{"id":"a"},"t",null,null,null,null]"#;
+        assert!(matches!(decode(list), Err(DecodeError::NotAnObject)));
     }
 
     proptest::proptest! {

@@ -56,6 +56,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// Whether the endpoint refused the rich form, so that the plain-text form is next.
     pub plain: bool,
+    /// Not to be tried before this moment: a failed try's wait, which must survive the lane queue.
+    pub not_before: Option<Timestamp>,
 }
 
 /// How a delivery waits in a lane queue.
@@ -67,6 +69,8 @@ struct Wire<'a> {
     attempts: u32,
     #[serde(default)]
     plain: bool,
+    #[serde(default)]
+    not_before: Option<Timestamp>,
     #[serde(borrow)]
     decision: &'a RawValue,
 }
@@ -85,7 +89,7 @@ pub enum DeliveryError {
 impl Delivery {
     /// A delivery that was not tried yet.
     pub fn new(decision: Arc<Decision>, channel: ChannelId, first_at: Timestamp) -> Self {
-        Self { decision, channel, first_at, attempts: 0, plain: false }
+        Self { decision, channel, first_at, attempts: 0, plain: false, not_before: None }
     }
 
     /// Its id, the same on every try.
@@ -97,6 +101,7 @@ impl Delivery {
     pub fn to_bytes(&self) -> Bytes {
         let head = serde_json::json!({
             "channel": self.channel, "first_at": self.first_at, "attempts": self.attempts, "plain": self.plain,
+            "not_before": self.not_before,
         })
         .to_string();
         // A decision was decoded from its raw bytes, so they are JSON and may stand as a value; only its outer white space
@@ -120,6 +125,7 @@ impl Delivery {
             first_at: wire.first_at,
             attempts: wire.attempts,
             plain: wire.plain,
+            not_before: wire.not_before,
         })
     }
 }

@@ -1,1 +1,6 @@
-//! (to come)
+//! Telling what happens: the catalogue of metrics, and how log lines are written.
+
+pub mod logging;
+pub mod metrics;
+
+pub use metrics::{ChannelMetrics, Metrics};

@@ -1,0 +1,51 @@
+//! What a lane does at present. Five states, one at a time; `step.rs` says what leads from one to the next.
+
+use tokio::time::Instant;
+
+/// The state of a lane. Source: contract 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// It sends as its pace allows.
+    Flowing,
+    /// It waits: the endpoint asked for it, or it fails.
+    Paused {
+        /// Until when; then it probes.
+        until: Instant,
+        /// What the endpoint said.
+        why: String,
+    },
+    /// One try to find out.
+    Probing {
+        /// Whether the lane was held, and not just paused.
+        held: bool,
+        /// What the endpoint had said.
+        why: String,
+    },
+    /// An operator must act. It probes once in a while all the same.
+    Held {
+        /// When the next probe is.
+        until: Instant,
+        /// What the endpoint said.
+        why: String,
+    },
+    /// An operator paused it.
+    Stopped,
+}
+
+impl LaneState {
+    /// The index in [`crate::telemetry::metrics::LANE_STATES`].
+    pub const fn index(&self) -> usize {
+        match self {
+            Self::Flowing => 0,
+            Self::Paused { .. } => 1,
+            Self::Probing { .. } => 2,
+            Self::Held { .. } => 3,
+            Self::Stopped => 4,
+        }
+    }
+
+    /// The name in metrics, logs and answers.
+    pub const fn as_str(&self) -> &'static str {
+        crate::telemetry::metrics::LANE_STATES[self.index()]
+    }
+}

@@ -1,0 +1,534 @@
+//! A lane in virtual time: a scripted endpoint, a lane queue made of a channel, and a settler that notes what it is given.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, atomic::AtomicU64},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::*;
+use crate::{
+    broker::{
+        Arrival, Arrivals, BrokerError, Destination, End, Health, Log, Message, PublishError, Queue, Record, Start,
+        receipt::Desk,
+    },
+    channels::{BatchLimits, Batcher, Endpoint, Occasion, Parcel, judging},
+    dead_letters::DeadLetter,
+    model::{DeathReason, Decision, Ending, Reply, RetryPlan, Secret, Timestamp, Trouble, Verdict},
+    settle::Job,
+    telemetry::Metrics,
+};
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// An endpoint that answers as scripted; when the script is over, with 200.
+#[derive(Default)]
+struct ScriptedPost {
+    script: Mutex<VecDeque<Result<Reply, Trouble>>>,
+    takes: Duration,
+    seen: Mutex<Vec<(Instant, String)>>,
+}
+
+impl ScriptedPost {
+    fn new(script: impl IntoIterator<Item = Result<Reply, Trouble>>) -> Arc<Self> {
+        Arc::new(Self { script: Mutex::new(script.into_iter().collect()), ..Self::default() })
+    }
+
+    fn seen(&self) -> Vec<(Instant, String)> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Post for ScriptedPost {
+    fn post(&self, parcel: Parcel, _limit: Duration) -> BoxFuture<'_, Result<Reply, Trouble>> {
+        self.seen.lock().unwrap().push((Instant::now(), String::from_utf8(parcel.body.to_vec()).unwrap()));
+        let reply = self.script.lock().unwrap().pop_front().unwrap_or_else(|| Ok(Reply::new(200, "")));
+        Box::pin(async move {
+            tokio::time::sleep(self.takes).await;
+            reply
+        })
+    }
+}
+
+/// A channel that says the decision's id, and `plain:` before it in its plain form; in a batch, one id a line.
+#[derive(Debug)]
+struct Plainly {
+    batch: Option<BatchLimits>,
+}
+
+impl Plainly {
+    fn parcel(body: String) -> Parcel {
+        let endpoint = Endpoint::new("http://127.0.0.1:1/".parse().unwrap());
+        Parcel { endpoint, headers: http::HeaderMap::new(), body: body.into() }
+    }
+}
+
+impl Channel for Plainly {
+    fn render(&self, delivery: &Delivery, _: &Occasion<'_>) -> Parcel {
+        assert_ne!(&*delivery.decision.id, "panic", "on purpose");
+        let plain = if delivery.plain { "plain:" } else { "" };
+        Self::parcel(format!("{plain}{}", delivery.decision.id))
+    }
+
+    fn judge(&self, reply: &Reply) -> Verdict {
+        match reply.header("accepted") {
+            Some(accepted) => Verdict::RefusedOne { accepted: accepted.parse().unwrap(), why: String::new() },
+            None => judging::by_status(reply),
+        }
+    }
+
+    fn secrets(&self) -> Vec<Secret> {
+        Vec::new()
+    }
+
+    fn batcher(&self) -> Option<&dyn Batcher> {
+        self.batch.is_some().then_some(self as &dyn Batcher)
+    }
+}
+
+impl Batcher for Plainly {
+    fn limits(&self) -> BatchLimits {
+        self.batch.unwrap()
+    }
+
+    fn record(&self, delivery: &Delivery, _: &Occasion<'_>) -> Bytes {
+        Bytes::from(delivery.decision.id.to_string())
+    }
+
+    fn pack(&self, records: &[Bytes], _: &Occasion<'_>) -> Parcel {
+        Self::parcel(records.iter().map(|record| String::from_utf8_lossy(record)).collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// A broker of which only the lane's queue is used, fed by the test.
+#[derive(Debug)]
+struct LaneQueue(Mutex<Option<mpsc::Receiver<Arrival>>>);
+
+impl Broker for LaneQueue {
+    fn consume(&self, _: Queue, _: NonZeroU16) -> Arrivals {
+        // A lane that renews its window finds an empty queue.
+        let empty = || {
+            let (sender, receiver) = mpsc::channel(1);
+            std::mem::forget(sender);
+            receiver
+        };
+        Arrivals::new(self.0.lock().unwrap().take().unwrap_or_else(empty))
+    }
+
+    fn publish(&self, _: Message) -> BoxFuture<'static, Result<(), PublishError>> {
+        unreachable!("the settler publishes")
+    }
+
+    fn ensure_lanes(&self, _: Vec<ChannelId>) -> BoxFuture<'static, Result<(), BrokerError>> {
+        unreachable!()
+    }
+
+    fn remove_lane(&self, _: ChannelId) -> BoxFuture<'static, Result<u64, BrokerError>> {
+        unreachable!()
+    }
+
+    fn waiting(&self, _: Queue) -> BoxFuture<'static, Result<u64, BrokerError>> {
+        unreachable!()
+    }
+
+    fn read(&self, _: Log, _: Start, _: End) -> mpsc::Receiver<Result<Record, BrokerError>> {
+        unreachable!()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        unreachable!()
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        unreachable!()
+    }
+}
+
+/// Counts receipts: settled, and dropped unsettled.
+#[derive(Default)]
+struct Counts {
+    settled: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Desk for Counts {
+    fn close(&self, _: u64, settled: bool) {
+        if settled { &self.settled } else { &self.dropped }.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A lane on a bench.
+struct Bench {
+    post: Arc<ScriptedPost>,
+    handle: LaneHandle,
+    queue: mpsc::Sender<Arrival>,
+    jobs: mpsc::Receiver<Job>,
+    receipts: Arc<Counts>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    clock: Clock,
+    began: Instant,
+}
+
+fn plan(channel: Plainly) -> LanePlan {
+    let links = Links { public: String::from("http://a"), console: String::from("http://b") };
+    LanePlan {
+        id: "soc".parse().unwrap(),
+        channel: Arc::new(channel),
+        chat: true,
+        pace: Vec::new(),
+        timeout: secs(10),
+        concurrency: NonZeroU16::MIN,
+        retry: RetryPlan::try_from(crate::model::retry_plan::RetryNumbers::default()).unwrap(),
+        links: Arc::new(links),
+    }
+}
+
+impl Bench {
+    fn new(post: Arc<ScriptedPost>) -> Self {
+        Self::with(post, plan(Plainly { batch: None }))
+    }
+
+    fn with(post: Arc<ScriptedPost>, plan: LanePlan) -> Self {
+        let (settler, jobs) = Settler::by_hand();
+        let (queue, arrivals) = mpsc::channel(1_000);
+        let clock = Clock::starting_at("2026-06-01T12:00:00Z".parse().unwrap());
+        let tools = LaneTools {
+            post: post.clone(),
+            broker: Arc::new(LaneQueue(Mutex::new(Some(arrivals)))),
+            settler,
+            clock,
+            scrubber: Scrubber::default(),
+        };
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let metrics = Metrics::new().channel(&plan.id);
+        let handle = start(plan, tools, metrics, &tracker, stop.clone());
+        let receipts = Arc::new(Counts::default());
+        Self { post, handle, queue, jobs, receipts, stop, tracker, clock, began: Instant::now() }
+    }
+
+    fn delivery(&self, id: &str) -> Delivery {
+        let json = serde_json::json!({
+            "id": id, "time": "2026-06-01T12:00:00Z", "decision": "REQUIRE_APPROVAL", "severity": "LOW",
+            "agent": {"id": "a"}, "tool": "t", "approval": {"id": "apr", "expires_at": "2026-06-03T12:00:00Z"},
+        });
+        let decision = Decision::decode(Bytes::from(json.to_string())).unwrap();
+        Delivery::new(Arc::new(decision), self.handle.id.clone(), self.clock.now())
+    }
+
+    fn receipt(&self) -> Receipt {
+        Receipt::new(0, self.receipts.clone())
+    }
+
+    async fn from_memory(&self, id: &str) {
+        self.handle.hand_over(self.delivery(id), self.receipt(), false).await;
+    }
+
+    async fn from_queue(&self, delivery: &Delivery, redelivered: bool) {
+        let arrival = Arrival { body: delivery.to_bytes(), redelivered, receipt: self.receipt() };
+        self.queue.send(arrival).await.unwrap();
+    }
+
+    /// The next delivery that was parked.
+    async fn parked(&mut self) -> Delivery {
+        match self.jobs.recv().await.unwrap() {
+            Job::Publish { message, receipt } => {
+                assert_eq!(message.to, Destination::Queue(Queue::Lane(self.handle.id.clone())));
+                receipt.settle();
+                Delivery::from_bytes(&message.body).unwrap()
+            }
+            Job::Bury { letter, .. } => panic!("buried and not parked: {letter:?}"),
+        }
+    }
+
+    /// The next letter that was buried.
+    async fn buried(&mut self) -> DeadLetter {
+        match self.jobs.recv().await.unwrap() {
+            Job::Bury { letter, receipt, .. } => {
+                receipt.settle();
+                *letter
+            }
+            Job::Publish { message, .. } => panic!("published and not buried: {message:?}"),
+        }
+    }
+
+    /// Waits until `count` posts were seen, and says when, counted from the beginning.
+    async fn posts(&self, count: usize) -> Vec<(Duration, String)> {
+        while self.post.seen().len() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Let the lane conclude the last one.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.post.seen().into_iter().map(|(at, body)| (at - self.began, body)).collect()
+    }
+
+    fn delivered(&self) -> u64 {
+        self.handle.metrics.endings(Ending::Delivered)
+    }
+
+    fn settled(&self) -> u64 {
+        self.receipts.settled.load(Ordering::Relaxed)
+    }
+}
+
+fn status(status: u16) -> Result<Reply, Trouble> {
+    Ok(Reply::new(status, ""))
+}
+
+fn about(found: Duration, expected: Duration) -> bool {
+    (expected..expected + Duration::from_millis(10)).contains(&found)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_from_memory_is_posted_and_its_receipt_settled() {
+    let bench = Bench::new(ScriptedPost::new([]));
+    bench.from_memory("a").await;
+    assert_eq!(bench.posts(1).await[0].1, "a");
+    assert_eq!((bench.delivered(), bench.settled()), (1, 1));
+    assert_eq!(bench.handle.metrics.in_memory.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limited_endpoint_is_left_alone_for_as_long_as_it_asked() {
+    // Goal: `Retry-After` wins over our own, shorter delay, pauses the lane, and costs the delivery no attempt.
+    // Method: script two replies, let paused time jump, then read the clock.
+    let asked = Reply::new(429, "").with_header("retry-after", "30");
+    let mut bench = Bench::new(ScriptedPost::new([Ok(asked)]));
+    bench.from_memory("a").await;
+    let parked = bench.parked().await;
+    assert_eq!(parked.attempts, 0);
+    assert!(matches!(bench.handle.state(), LaneState::Paused { .. }));
+    bench.from_queue(&parked, false).await;
+    let posts = bench.posts(2).await;
+    assert!((secs(30)..secs(34)).contains(&posts[1].0), "{posts:?}");
+    assert_eq!(bench.handle.state(), LaneState::Flowing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_failures_in_a_row_pause_the_lane_and_a_single_probe_ends_it() {
+    let script = std::iter::repeat_n(Err(Trouble::Refused), 6);
+    let bench = Bench::new(ScriptedPost::new(script));
+    for id in ["a", "b", "c", "d", "e", "f", "g"] {
+        bench.from_queue(&bench.delivery(id), false).await;
+    }
+    let posts = bench.posts(6).await;
+    // The sixth was the probe; it failed, so the pause goes on, and nothing else was tried in between.
+    assert!(posts[5].0 > posts[4].0 + Duration::from_millis(700), "{posts:?}");
+    assert!(matches!(bench.handle.state(), LaneState::Paused { .. }));
+    assert_eq!(bench.delivered(), 0);
+    bench.posts(13).await;
+    assert_eq!((bench.delivered(), bench.settled()), (7, 7));
+    assert_eq!(bench.handle.state(), LaneState::Flowing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_lane_hands_its_memory_to_the_broker() {
+    let mut bench = Bench::new(ScriptedPost::new([Ok(Reply::new(429, "").with_header("retry-after", "60"))]));
+    for id in ["a", "b"] {
+        bench.from_memory(id).await;
+    }
+    let parked = [bench.parked().await, bench.parked().await].map(|delivery| delivery.decision.id.to_string());
+    assert!(parked.contains(&String::from("a")) && parked.contains(&String::from("b")));
+    bench.from_memory("c").await;
+    assert_eq!(&*bench.parked().await.decision.id, "c");
+    assert_eq!((bench.settled(), bench.handle.metrics.in_memory.get()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_destination_holds_the_lane_and_probes_grow_from_five_minutes_to_an_hour() {
+    let bench = Bench::new(ScriptedPost::new(std::iter::repeat_n(status(404), 7)));
+    // The window is given back to the broker now and then; what is given back comes again.
+    for _ in 0..40 {
+        bench.from_queue(&bench.delivery("a"), false).await;
+    }
+    let gaps: Vec<u64> = bench.posts(1).await.into_iter().map(|(at, _)| at.as_secs()).collect();
+    assert_eq!(gaps, [0]);
+    assert!(matches!(bench.handle.state(), LaneState::Held { .. }));
+    tokio::time::sleep(secs(301)).await;
+    assert_eq!(bench.post.seen().len(), 2);
+    tokio::time::sleep(secs(598)).await;
+    assert_eq!(bench.post.seen().len(), 2);
+    tokio::time::sleep(secs(3)).await;
+    assert_eq!(bench.post.seen().len(), 3, "the second probe comes after ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_dies_when_its_attempts_are_used_up_and_no_sooner() {
+    let mut bench = Bench::new(ScriptedPost::new(std::iter::repeat_n(status(500), 20)));
+    bench.from_memory("a").await;
+    let mut attempts = 0;
+    let letter = loop {
+        match bench.jobs.recv().await.unwrap() {
+            Job::Publish { message, receipt } => {
+                receipt.settle();
+                let delivery = Delivery::from_bytes(&message.body).unwrap();
+                assert!(delivery.attempts > attempts);
+                attempts = delivery.attempts;
+                bench.from_queue(&delivery, false).await;
+            }
+            Job::Bury { letter, .. } => break letter,
+        }
+    };
+    assert_eq!((letter.reason, letter.attempts), (DeathReason::Exhausted, 10));
+    assert_eq!(letter.last_reply.unwrap().status, Some(500));
+    assert_eq!(bench.post.seen().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_to_the_token_and_is_used_to_the_full() {
+    let rate = Rate { count: 1, per: secs(1), burst: 1 };
+    let bench = Bench::with(ScriptedPost::new([]), LanePlan { pace: vec![rate], ..plan(Plainly { batch: None }) });
+    for id in 0..30 {
+        bench.from_queue(&bench.delivery(&id.to_string()), false).await;
+    }
+    for (at, (sent, _)) in (0..).zip(bench.posts(30).await) {
+        assert!(about(sent, secs(at)), "{at}: {sent:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limited_lane_takes_nothing_from_memory() {
+    let rate = Rate { count: 1, per: secs(1), burst: 1 };
+    let mut bench = Bench::with(ScriptedPost::new([]), LanePlan { pace: vec![rate], ..plan(Plainly { batch: None }) });
+    bench.from_memory("a").await;
+    assert_eq!(&*bench.parked().await.decision.id, "a");
+    assert!(bench.post.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_card_is_tried_once_more_as_plain_text_and_is_then_dead() {
+    let mut bench = Bench::new(ScriptedPost::new([status(400), status(400), status(400), status(200)]));
+    bench.from_memory("a").await;
+    let letter = bench.buried().await;
+    assert_eq!((letter.reason, letter.attempts), (DeathReason::Refused, 0));
+    bench.from_memory("b").await;
+    let bodies: Vec<String> = bench.posts(4).await.into_iter().map(|(_, body)| body).collect();
+    assert_eq!(bodies, ["a", "plain:a", "b", "plain:b"]);
+    assert_eq!(bench.delivered(), 1);
+    assert_eq!(bench.handle.state(), LaneState::Flowing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_late_is_dead_and_not_posted() {
+    let mut bench = Bench::new(ScriptedPost::new([]));
+    let mut old = bench.delivery("old");
+    old.first_at = Timestamp::from_unix_millis(bench.clock.now().unix_millis() - 24 * 3_600_000 - 1);
+    bench.from_queue(&old, false).await;
+    assert_eq!(bench.buried().await.reason, DeathReason::Expired);
+    tokio::time::sleep(secs(2 * 24 * 3600)).await;
+    bench.from_queue(&bench.delivery("unanswered"), false).await;
+    assert_eq!(bench.buried().await.reason, DeathReason::ApprovalExpired);
+    assert!(bench.post.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_rendering_ends_as_a_dead_letter_and_the_lane_goes_on() {
+    let mut bench = Bench::new(ScriptedPost::new([]));
+    bench.from_memory("panic").await;
+    bench.from_memory("b").await;
+    assert_eq!(bench.buried().await.reason, DeathReason::Poison);
+    assert_eq!(bench.posts(1).await[0].1, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_delivered_is_not_delivered_again_when_the_broker_had_not_heard_of_it() {
+    let bench = Bench::new(ScriptedPost::new([]));
+    let delivery = bench.delivery("a");
+    bench.from_queue(&delivery, false).await;
+    bench.posts(1).await;
+    bench.from_queue(&delivery, true).await;
+    bench.from_queue(&bench.delivery("b"), true).await;
+    let posts = bench.posts(2).await;
+    assert_eq!((posts.len(), posts[1].1.as_str()), (2, "b"));
+    assert_eq!((bench.delivered(), bench.settled()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_finishes_the_send_under_way_parks_memory_and_gives_the_queue_back() {
+    let post = Arc::new(ScriptedPost { takes: secs(3), ..ScriptedPost::default() });
+    let mut bench = Bench::new(post);
+    bench.from_memory("under way").await;
+    bench.posts(1).await;
+    bench.from_memory("waiting").await;
+    bench.from_queue(&bench.delivery("queued"), false).await;
+    bench.stop.cancel();
+    bench.tracker.close();
+    bench.tracker.wait().await;
+    assert!(about(bench.began.elapsed(), secs(3)), "{:?}", bench.began.elapsed());
+    assert_eq!(bench.delivered(), 1);
+    assert_eq!(&*bench.parked().await.decision.id, "waiting");
+    assert_eq!(bench.settled(), 2);
+    assert_eq!(bench.post.seen().len(), 1);
+}
+
+fn batched(events: usize) -> LanePlan {
+    plan(Plainly { batch: Some(BatchLimits { events, bytes: 1_000, wait: secs(1) }) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_goes_when_it_is_full_or_its_first_has_waited_long_enough() {
+    let bench = Bench::with(ScriptedPost::new([]), batched(3));
+    for id in ["a", "b", "c", "d"] {
+        bench.from_memory(id).await;
+    }
+    let posts = bench.posts(2).await;
+    assert_eq!((posts[0].1.as_str(), posts[1].1.as_str()), ("a b c", "d"));
+    assert!(about(posts[0].0, secs(0)) && about(posts[1].0, secs(1)), "{posts:?}");
+    assert_eq!(bench.delivered(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_refused_member_of_a_batch_is_found_and_the_others_are_delivered() {
+    // The endpoint takes two of four, refuses the third by name, and has not looked at the fourth.
+    let named = Reply::new(400, "").with_header("accepted", "2");
+    let mut bench = Bench::with(ScriptedPost::new([Ok(named)]), batched(4));
+    for id in ["a", "b", "c", "d"] {
+        bench.from_memory(id).await;
+    }
+    assert_eq!(bench.buried().await.decision_id.as_deref(), Some("c"));
+    let posts = bench.posts(2).await;
+    assert_eq!(posts[1].1, "d");
+    assert_eq!(bench.delivered(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_too_large_is_sent_in_halves() {
+    let bench = Bench::with(ScriptedPost::new([status(413), status(200), status(200)]), batched(4));
+    for id in ["a", "b", "c", "d"] {
+        bench.from_memory(id).await;
+    }
+    let bodies: Vec<String> = bench.posts(3).await.into_iter().map(|(_, body)| body).collect();
+    assert_eq!(bodies, ["a b c d", "a b", "c d"]);
+    assert_eq!(bench.delivered(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_member_that_nobody_names_is_found_by_halving() {
+    // Refused as long as "c" is among them: a b c d, then c d, then c, then c as plain text.
+    let script = [400, 200, 400, 400, 400, 200].map(status);
+    let mut bench = Bench::with(ScriptedPost::new(script), batched(4));
+    for id in ["a", "b", "c", "d"] {
+        bench.from_memory(id).await;
+    }
+    assert_eq!(bench.buried().await.decision_id.as_deref(), Some("c"));
+    bench.posts(6).await;
+    assert_eq!(bench.delivered(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_attempt_is_written_down_on_the_broker() {
+    // Goal: a counted attempt survives the worker. Method: what came from the lane's queue goes back there, richer by one.
+    let mut bench = Bench::new(ScriptedPost::new([status(503)]));
+    bench.from_queue(&bench.delivery("a"), false).await;
+    let parked = bench.parked().await;
+    assert_eq!(parked.attempts, 1);
+    assert!(parked.not_before.unwrap() > bench.clock.now());
+    bench.from_queue(&parked, false).await;
+    let posts = bench.posts(2).await;
+    assert!(posts[1].0 >= Duration::from_millis(750), "{posts:?}");
+}

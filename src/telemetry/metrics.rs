@@ -1,0 +1,401 @@
+//! The catalogue of metrics: every name, unit, label and bound, in one place. The names are API (contract 8).
+//!
+//! Every series exists, at zero, from the start, so that a rate over a counter never begins with a gap and an alert can tell
+//! "nothing happened" from "not measured". Labels are bounded by the configuration and by closed lists.
+//!
+//! Counting on the hot path costs one relaxed atomic each: a lane holds its own handles ([`ChannelMetrics`]) and looks up no
+//! label.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{AtomicF64, GenericCounterVec},
+};
+
+use crate::model::{ChannelId, DeathReason, DecisionKind, Ending, Severity, verdict::Outcome};
+
+/// Buckets of durations, in seconds: from a loopback reply to the longest timeouts and waits.
+const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Buckets of the time from decision to delivery, in seconds: an outage makes hours of it.
+const LATENCY_SECONDS: [f64; 16] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
+
+/// The states of a lane. Source: contract 1.
+pub const LANE_STATES: [&str; 5] = ["flowing", "paused", "probing", "held", "stopped"];
+
+/// Why a lane with work waits.
+pub const LANE_WAITS: [&str; 4] = ["pace", "backoff", "paused", "held"];
+
+/// Where a delivery waits.
+pub const WAITING_PLACES: [&str; 2] = ["memory", "lane_queue"];
+
+/// How an answer to an approval is given, and on which surface.
+const ANSWERS: [&str; 2] = ["approve", "deny"];
+const SURFACES: [&str; 3] = ["slack", "console", "api"];
+
+/// All metrics of a worker.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// `decisions_total{decision,severity}`: decisions read, redeliveries included.
+    pub decisions: IntCounterVec,
+    /// `decisions_unrouted_total{severity}`: decisions that no channel wanted. Worry when CRITICAL ones are among them.
+    pub unrouted: IntCounterVec,
+    /// `malformed_total`: messages that could not be read as a decision; each is a dead letter.
+    pub malformed: IntCounter,
+    /// `dead_letters{reason,channel}`: dead letters in this worker's store now. Worry when it grows.
+    pub dead_letters: IntGaugeVec,
+    /// `dead_letters_total{reason,channel}`: dead letters written.
+    pub dead_letters_written: IntCounterVec,
+    /// `dead_letters_waiting`: dead letters in the broker's last-resort queue, because no store could be written.
+    pub dead_letters_waiting: IntGauge,
+    /// `dead_letter_store_writable`: 1 while the store takes letters.
+    pub store_writable: IntGauge,
+    /// `dead_letter_store_damaged_total`: damage found in the store (each is kept aside, nothing is deleted).
+    pub store_damaged: IntCounter,
+    /// `broker_connected`: 1 while it is.
+    pub broker_connected: IntGauge,
+    /// `broker_reconnects_total`: connections made again.
+    pub broker_reconnects: IntCounter,
+    /// `acks_waiting`: decisions that were read and are not acknowledged yet.
+    pub acks_waiting: IntGauge,
+    /// `approvals_total{answer,via}`: first answers to approvals.
+    pub approvals: IntCounterVec,
+    /// `approval_latency_seconds`: from decision to first answer.
+    pub approval_latency: Histogram,
+    /// `config_reload_success_timestamp_seconds`: when the present configuration was taken over.
+    pub config_reloaded: Gauge,
+    matched: IntCounterVec,
+    deliveries: IntCounterVec,
+    waiting: IntGaugeVec,
+    attempts: IntCounterVec,
+    attempt_duration: HistogramVec,
+    delivery_latency: HistogramVec,
+    lane_state: IntGaugeVec,
+    lane_wait: GenericCounterVec<AtomicF64>,
+    replayed: IntCounterVec,
+}
+
+/// One channel's handles.
+#[derive(Clone, Debug)]
+pub struct ChannelMetrics {
+    /// `deliveries_matched_total{channel}`: deliveries made by routing.
+    pub matched: IntCounter,
+    /// `deliveries_waiting{channel,where="memory"}`: held by this worker.
+    pub in_memory: IntGauge,
+    /// `deliveries_waiting{channel,where="lane_queue"}`: ready in the lane's queue on the broker. Every worker of a pool shows the
+    /// same queue: take the maximum, not the sum.
+    pub in_lane_queue: IntGauge,
+    /// `attempt_duration_seconds{channel}`: from the request to the end of the reply.
+    pub attempt_duration: Histogram,
+    /// `delivery_latency_seconds{channel}`: from the decision's time to its acceptance.
+    pub delivery_latency: Histogram,
+    /// `replayed_total{channel}`: dead letters sent again.
+    pub replayed: IntCounter,
+    endings: [IntCounter; Ending::ALL.len()],
+    outcomes: [IntCounter; Outcome::ALL.len()],
+    states: [IntGauge; LANE_STATES.len()],
+    waits: [prometheus::Counter; LANE_WAITS.len()],
+}
+
+impl ChannelMetrics {
+    /// Counts `count` deliveries that ended so.
+    pub fn ended(&self, ending: Ending, count: u64) {
+        self.endings[ending as usize].inc_by(count);
+    }
+
+    /// How many deliveries ended so in this worker.
+    pub fn endings(&self, ending: Ending) -> u64 {
+        self.endings[ending as usize].get()
+    }
+
+    /// Counts `count` tries with this outcome.
+    pub fn tried(&self, outcome: Outcome, count: u64) {
+        self.outcomes[outcome as usize].inc_by(count);
+    }
+
+    /// Shows `state`, an index of [`LANE_STATES`], as the present one.
+    pub fn show_state(&self, state: usize) {
+        for (at, gauge) in self.states.iter().enumerate() {
+            gauge.set(i64::from(at == state));
+        }
+    }
+
+    /// Adds time that the lane had work and waited; `why` is an index of [`LANE_WAITS`].
+    pub fn waited(&self, why: usize, time: Duration) {
+        self.waits[why].inc_by(time.as_secs_f64());
+    }
+}
+
+/// Builds and registers one metric. A name that is registered twice or malformed is a bug of this file, which every test that
+/// makes a `Metrics` would show.
+macro_rules! register {
+    ($registry:expr, $metric:expr) => {{
+        let metric = $metric.expect("names and labels below are well-formed");
+        $registry.register(Box::new(metric.clone())).expect("every name below is unique");
+        metric
+    }};
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("interven_alerts_{name}"), help)
+}
+
+fn seconds(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec())
+}
+
+impl Metrics {
+    /// The catalogue, every series without a channel at zero.
+    pub fn new() -> Self {
+        let r = Registry::new();
+        let channel: &[&str] = &["channel"];
+        let metrics = Self {
+            decisions: register!(
+                r,
+                IntCounterVec::new(
+                    opts("decisions_total", "Decisions read from the broker, redeliveries included."),
+                    &["decision", "severity"]
+                )
+            ),
+            unrouted: register!(
+                r,
+                IntCounterVec::new(
+                    opts("decisions_unrouted_total", "Decisions that no channel wanted."),
+                    &["severity"]
+                )
+            ),
+            malformed: register!(
+                r,
+                IntCounter::with_opts(opts("malformed_total", "Messages that could not be read as a decision."))
+            ),
+            dead_letters: register!(
+                r,
+                IntGaugeVec::new(opts("dead_letters", "Dead letters in this worker's store."), &["reason", "channel"])
+            ),
+            dead_letters_written: register!(
+                r,
+                IntCounterVec::new(opts("dead_letters_total", "Dead letters written."), &["reason", "channel"])
+            ),
+            dead_letters_waiting: register!(
+                r,
+                IntGauge::with_opts(opts("dead_letters_waiting", "Dead letters in the broker's last-resort queue."))
+            ),
+            store_writable: register!(
+                r,
+                IntGauge::with_opts(opts("dead_letter_store_writable", "1 while the dead-letter store takes letters."))
+            ),
+            store_damaged: register!(
+                r,
+                IntCounter::with_opts(opts(
+                    "dead_letter_store_damaged_total",
+                    "Damage found in the dead-letter store; what was damaged is kept aside."
+                ))
+            ),
+            broker_connected: register!(
+                r,
+                IntGauge::with_opts(opts("broker_connected", "1 while the broker is connected."))
+            ),
+            broker_reconnects: register!(
+                r,
+                IntCounter::with_opts(opts(
+                    "broker_reconnects_total",
+                    "Connections to the broker that were made again."
+                ))
+            ),
+            acks_waiting: register!(
+                r,
+                IntGauge::with_opts(opts("acks_waiting", "Decisions read and not yet acknowledged."))
+            ),
+            approvals: register!(
+                r,
+                IntCounterVec::new(opts("approvals_total", "First answers to approvals."), &["answer", "via"])
+            ),
+            approval_latency: register!(
+                r,
+                Histogram::with_opts(seconds(
+                    "approval_latency_seconds",
+                    "From decision to first answer.",
+                    &LATENCY_SECONDS
+                ))
+            ),
+            config_reloaded: register!(
+                r,
+                Gauge::with_opts(opts(
+                    "config_reload_success_timestamp_seconds",
+                    "When the present configuration was taken over."
+                ))
+            ),
+            matched: register!(
+                r,
+                IntCounterVec::new(opts("deliveries_matched_total", "Deliveries made by routing."), channel)
+            ),
+            deliveries: register!(
+                r,
+                IntCounterVec::new(opts("deliveries_total", "Deliveries by how they ended."), &["channel", "ending"])
+            ),
+            waiting: register!(
+                r,
+                IntGaugeVec::new(
+                    opts(
+                        "deliveries_waiting",
+                        "Deliveries that wait, by place. The lane queue is the pool's: take the maximum over workers."
+                    ),
+                    &["channel", "where"]
+                )
+            ),
+            attempts: register!(
+                r,
+                IntCounterVec::new(
+                    opts("attempts_total", "Tries by outcome; a delivery that was retried twice adds three."),
+                    &["channel", "outcome"]
+                )
+            ),
+            attempt_duration: register!(
+                r,
+                HistogramVec::new(
+                    seconds("attempt_duration_seconds", "From request to the end of the reply.", &SECONDS),
+                    channel
+                )
+            ),
+            delivery_latency: register!(
+                r,
+                HistogramVec::new(
+                    seconds(
+                        "delivery_latency_seconds",
+                        "From the decision's time to its acceptance.",
+                        &LATENCY_SECONDS
+                    ),
+                    channel
+                )
+            ),
+            lane_state: register!(
+                r,
+                IntGaugeVec::new(opts("lane_state", "1 for the state that the lane is in."), &["channel", "state"])
+            ),
+            lane_wait: register!(
+                r,
+                GenericCounterVec::new(
+                    opts("lane_wait_seconds_total", "Time that a lane had work and waited."),
+                    &["channel", "why"]
+                )
+            ),
+            replayed: register!(r, IntCounterVec::new(opts("replayed_total", "Dead letters sent again."), channel)),
+            registry: r,
+        };
+        metrics.start_at_zero();
+        metrics
+    }
+
+    fn start_at_zero(&self) {
+        for severity in Severity::ALL {
+            self.unrouted.with_label_values(&[severity.as_str()]);
+            for kind in DecisionKind::ALL {
+                self.decisions.with_label_values(&[kind.as_str(), severity.as_str()]);
+            }
+        }
+        for reason in [DeathReason::Malformed, DeathReason::Poison, DeathReason::BrokerGaveUp] {
+            self.dead_letters.with_label_values(&[reason.as_str(), ""]);
+            self.dead_letters_written.with_label_values(&[reason.as_str(), ""]);
+        }
+        for (answer, via) in ANSWERS.iter().flat_map(|answer| SURFACES.iter().map(move |via| (answer, via))) {
+            self.approvals.with_label_values(&[answer, via]);
+        }
+        let build = register!(
+            self.registry,
+            IntGaugeVec::new(opts("build_info", "Always 1; the version is in the label."), &["version"])
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        #[cfg(target_os = "linux")]
+        self.registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("the process collector is registered once");
+    }
+
+    /// The handles of one channel, every series of it at zero.
+    pub fn channel(&self, id: &ChannelId) -> ChannelMetrics {
+        let id = id.as_str();
+        for reason in DeathReason::ALL {
+            self.dead_letters.with_label_values(&[reason.as_str(), id]);
+            self.dead_letters_written.with_label_values(&[reason.as_str(), id]);
+        }
+        ChannelMetrics {
+            matched: self.matched.with_label_values(&[id]),
+            in_memory: self.waiting.with_label_values(&[id, WAITING_PLACES[0]]),
+            in_lane_queue: self.waiting.with_label_values(&[id, WAITING_PLACES[1]]),
+            attempt_duration: self.attempt_duration.with_label_values(&[id]),
+            delivery_latency: self.delivery_latency.with_label_values(&[id]),
+            replayed: self.replayed.with_label_values(&[id]),
+            endings: Ending::ALL.map(|ending| self.deliveries.with_label_values(&[id, ending.as_str()])),
+            outcomes: Outcome::ALL.map(|outcome| self.attempts.with_label_values(&[id, outcome.as_str()])),
+            states: LANE_STATES.map(|state| self.lane_state.with_label_values(&[id, state])),
+            waits: LANE_WAITS.map(|why| self.lane_wait.with_label_values(&[id, why])),
+        }
+    }
+
+    /// Shows what the dead-letter store holds and whether it can be written.
+    pub fn show_store(&self, counts: &BTreeMap<(DeathReason, Option<ChannelId>), u64>, writable: bool) {
+        for ((reason, channel), count) in counts {
+            let channel = channel.as_ref().map_or("", ChannelId::as_str);
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.dead_letters.with_label_values(&[reason.as_str(), channel]).set(count);
+        }
+        self.store_writable.set(i64::from(writable));
+    }
+
+    /// All series in the text format of Prometheus (`text/plain; version=0.0.4`).
+    pub fn encode(&self) -> String {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
+            tracing::error!(%error, "the metrics could not be written");
+            String::new()
+        })
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Metrics;
+
+    #[test]
+    fn every_series_of_the_contract_is_there_at_zero_from_the_start() {
+        let metrics = Metrics::new();
+        let channel = metrics.channel(&"soc".parse().unwrap());
+        channel.show_state(0);
+        let text = metrics.encode();
+        for series in [
+            r#"decisions_total{decision="DENY",severity="LOW"} 0"#,
+            r#"decisions_unrouted_total{severity="CRITICAL"} 0"#,
+            "malformed_total 0",
+            r#"deliveries_matched_total{channel="soc"} 0"#,
+            r#"deliveries_total{channel="soc",ending="folded"} 0"#,
+            r#"deliveries_waiting{channel="soc",where="lane_queue"} 0"#,
+            r#"attempts_total{channel="soc",outcome="broken"} 0"#,
+            r#"attempt_duration_seconds_count{channel="soc"} 0"#,
+            r#"delivery_latency_seconds_count{channel="soc"} 0"#,
+            r#"lane_state{channel="soc",state="flowing"} 1"#,
+            r#"lane_state{channel="soc",state="held"} 0"#,
+            r#"lane_wait_seconds_total{channel="soc",why="pace"} 0"#,
+            r#"dead_letters{channel="soc",reason="expired"} 0"#,
+            r#"dead_letters_total{channel="",reason="malformed"} 0"#,
+            r#"replayed_total{channel="soc"} 0"#,
+            "broker_connected 0",
+            "broker_reconnects_total 0",
+            "acks_waiting 0",
+            r#"approvals_total{answer="deny",via="console"} 0"#,
+            "approval_latency_seconds_count 0",
+            "config_reload_success_timestamp_seconds 0",
+            "build_info{version=",
+        ] {
+            assert!(text.contains(&format!("interven_alerts_{series}")), "{series} is missing in\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+}
