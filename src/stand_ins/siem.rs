@@ -30,6 +30,8 @@ pub(super) fn judge(ask: &Ask<'_>) -> Judged {
     let Some(body) = ask.inflated() else { return Judged::refused(error(415, "unsupported content encoding")) };
     let Ok(body) = std::str::from_utf8(&body) else { return Judged::refused(error(400, "not UTF-8")) };
     let json_expected = ask.request.header("content-type").is_some_and(|kind| kind.contains("json"));
+    // Operators may send JSON under a type of their own; CEF never begins like it.
+    let json_expected = json_expected || body.trim_start().starts_with(['{', '[']);
     let records = if json_expected { json_records(body) } else { cef_records(body) };
     match records {
         Ok(ids) => Judged::taken(super::json(200, &json!({"status": "ok"})), ids),
