@@ -42,3 +42,4 @@ pub mod settings;
 pub mod settle;
 pub mod stand_ins;
 pub mod telemetry;
+pub mod tls;
