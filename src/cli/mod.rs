@@ -1,3 +1,156 @@
-//! The command line: one file per subcommand. Each parses its flags, makes one call and prints.
+//! The command line: parse flags, make one call, print.
+//!
+//! One file per subcommand, each with its `Args` and a `run`. To add one: write the file, add a variant to [`Command`] and an arm
+//! to [`dispatch`]. Commands print through a [`Shell`], so that tests run them without a process.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage, 78 faulty
+//! configuration.
+//!
+//! Absent on purpose: rules. A command that decides anything calls the room that owns the decision.
+//!
+//! Start with [`run`], then `explain.rs`, a short complete command.
 
+pub mod channels;
+pub mod channels_test;
+pub mod check;
+pub mod completions;
+pub mod config_file;
+pub mod dead_letters;
 pub mod demo;
+pub mod doctor;
+pub mod event;
+pub mod explain;
+pub mod failure;
+pub mod logging;
+pub mod publish;
+pub mod render;
+pub mod run;
+pub mod shell;
+pub mod table;
+pub mod token;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Parser, Subcommand};
+
+pub use failure::{Exit, Failure};
+pub use shell::Shell;
+
+/// Durable delivery of an AI firewall's decisions to Slack, Discord, Teams, Telegram and SIEMs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "interven-alerts",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_long_help = "\
+Examples:
+  interven-alerts check                                      find every fault of the configuration
+  interven-alerts explain decision.json                      which channels would get this decision, and why not the others
+  interven-alerts render decision.json --channel soc-slack   the exact body that Slack would get
+  interven-alerts token soc-lead --role admin                make a token for the API
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 faulty configuration."
+)]
+pub struct Cli {
+    /// The flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The flags of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// The configuration file
+    ///
+    /// Left out: `interven-alerts.toml` in the current directory, else /etc/interven-alerts/interven-alerts.toml.
+    #[arg(long, global = true, value_name = "FILE", env = "INTERVEN_ALERTS_CONFIG", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// How log lines on standard error look
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "human",
+        env = "INTERVEN_ALERTS_LOG_FORMAT",
+        help_heading = "Global options"
+    )]
+    pub log_format: logging::LogFormat,
+    /// Which log lines are written: error, warn, info, debug, trace, or directives such as `info,lapin=debug`
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "INTERVEN_ALERTS_LOG_LEVEL",
+        value_parser = logging::parse_level,
+        help_heading = "Global options"
+    )]
+    pub log_level: String,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the worker until it is told to stop
+    Run(run::Args),
+    /// Check the configuration: every fault at once, with line and hint
+    Check(check::Args),
+    /// Say which channels would get a decision, and why not the others
+    Explain(explain::Args),
+    /// Print the exact body that a channel would get
+    Render(render::Args),
+    /// Look at the channels
+    Channels(channels::Args),
+    /// Make a token for the API
+    Token(token::Args),
+    /// Publish decisions to the broker, each one confirmed
+    Publish(publish::Args),
+    /// Look at what could not be delivered, replay it or purge it
+    DeadLetters(dead_letters::Args),
+    /// Find out whether everything is there that the worker needs
+    Doctor(doctor::Args),
+    /// Watch the whole program at work for half a minute, with nothing installed
+    Demo(demo::command::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// Runs the command that `argv` asks for, and returns the exit code.
+pub fn run(argv: impl IntoIterator<Item = OsString>, shell: &mut Shell<'_>) -> u8 {
+    let done = match Cli::try_parse_from(argv) {
+        Ok(cli) => {
+            logging::init(&cli.global, shell.color);
+            dispatch(cli, shell)
+        }
+        // Help and version arrive here, too.
+        Err(error) => return shell.print_usage(&error),
+    };
+    match done.and_then(|()| shell.out.flush().map_err(Failure::from)) {
+        Ok(()) => Exit::Done.code(),
+        Err(failure) => shell.print_failure(&failure),
+    }
+}
+
+fn dispatch(cli: Cli, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Check(args) => check::run(&args, &global, shell),
+        Command::Explain(args) => explain::run(&args, &global, shell),
+        Command::Render(args) => render::run(&args, &global, shell),
+        Command::Channels(args) => channels::run(&args, &global, shell),
+        Command::Token(args) => token::run(&args, shell),
+        Command::Run(_) => run::run(&global, shell),
+        Command::Publish(args) => publish::run(&args, &global, shell),
+        Command::DeadLetters(args) => dead_letters::run(&args, &global, shell),
+        Command::Doctor(args) => doctor::run(&args, &global, shell),
+        Command::Demo(_) => demo::command::run(shell),
+        Command::Completions(args) => completions::run(&args, shell),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -242,11 +242,11 @@ fn one_run_reports_every_fault_with_its_line() {
 fn no_secret_is_in_a_fault_or_in_the_debug_print_of_a_plan() {
     let faulty = read(FAULTY).unwrap_err();
     let mut printed: String = faulty.faults.iter().map(|fault| fault.show("f.toml")).collect();
-    printed += &format!("{faulty:?}");
+    printed += format!("{faulty:?}").as_str();
     let plan = sound(
         "[broker]\nurl = \"amqp://u:${AMQP_PASSWORD}@a\"\n[[channel]]\nid = \"a\"\nkind = \"chat\"\nwebhook_url = \"${HOOK}\"\ntoken = \"hush-7\"\n",
     );
-    printed += &format!("{plan:?} {plan:#?}");
+    printed += format!("{plan:?} {plan:#?}").as_str();
     assert!(!printed.contains("hush"), "{printed}");
     let scrubbed = plan.scrubber().scrub("hush-2 and https://chat.example/hooks/hush-1 and /hooks/hush-1 and hush-7");
     assert!(!scrubbed.contains("hush"), "{scrubbed}");

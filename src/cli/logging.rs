@@ -1,0 +1,33 @@
+//! Log lines on standard error, for people or for machines.
+
+use tracing_subscriber::EnvFilter;
+
+use super::Global;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// Checks a level or a list of directives, so that a typing error is a usage error and not silence.
+pub(super) fn parse_level(text: &str) -> Result<String, String> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Starts logging. A second call in one process (tests) changes nothing.
+pub(super) fn init(global: &Global, color: bool) {
+    let filter = EnvFilter::builder().parse_lossy(&global.log_level);
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let started = match global.log_format {
+        LogFormat::Human => lines.with_ansi(color).with_target(false).try_init(),
+        LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).try_init(),
+    };
+    drop(started);
+}
