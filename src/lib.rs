@@ -16,6 +16,7 @@
 //! - [`channels`]: how to say it and what replies mean, one file per kind. [`formats`]: decisions for machines.
 //! - [`settle`]: what "done" means. [`dead_letters`]: what could not be delivered, on disk, and how it is replayed.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
+//! - [`app`]: builds the rooms and starts and stops them in order.
 //! - [`stand_ins`]: local endpoints that answer as the real ones do, for the demo and the tests.
 //!
 //! Read first: [`broker::receipt`], then [`lane::step`], then [`intake`] and [`settle`].
@@ -27,6 +28,7 @@
 //! - All text of a decision is hostile until a channel or a format has cleaned it for its platform.
 //! - A secret has no way to print itself.
 
+pub mod app;
 pub mod broker;
 pub mod channels;
 pub mod cli;

@@ -15,7 +15,7 @@ pub mod embedded;
 pub mod rabbitmq;
 pub mod receipt;
 
-use std::{fmt, num::NonZeroU16};
+use std::{fmt, num::NonZeroU16, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -250,6 +250,13 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 
     /// Reads a log. The stream ends at `end`, or with an error after which reading may be begun again.
     fn read(&self, log: Log, start: Start, end: End) -> mpsc::Receiver<Result<Record, BrokerError>>;
+
+    /// Waits until it is there with everything that we need. What waiting cannot mend (a refused login, a missing queue with
+    /// `declare = false`) is told at once, anything else after `limit`.
+    fn ready(&self, limit: Duration) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// How many messages this worker holds unsettled, over all queues.
+    fn unsettled(&self) -> u64;
 
     /// What it says of itself, as it changes.
     fn health(&self) -> watch::Receiver<Health>;

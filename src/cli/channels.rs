@@ -1,12 +1,15 @@
 //! `channels`: look at the channels of the configuration.
 
+use std::sync::Arc;
+
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Failure, Global, Shell, config_file, event, table};
+use super::{Failure, Global, Shell, channels_test, config_file, event, runtime, table};
 use crate::{
     channels::Occasion,
     config::{ChannelPlan, Plan, show_pace},
+    lane::HttpPost,
     model::{DecisionKind, Timestamp, filter::Pattern},
     settings::units::show_duration,
 };
@@ -27,6 +30,8 @@ Examples:
   interven-alerts channels list
   interven-alerts channels list --json | jq -r '.[] | select(.kind == \"slack\") | .id'")]
     List(ListArgs),
+    /// Post a sample to a channel's endpoint, and tell what it answers
+    Test(channels_test::Args),
 }
 
 /// Flags of `channels list`.
@@ -47,6 +52,15 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
                 return shell.print_json(&views);
             }
             Ok(write!(shell.out, "{}", overview(&views))?)
+        }
+        Command::Test(test) => {
+            let plan = config_file::load(global, shell)?;
+            let channel = config_file::channel(&plan, &test.channel)?;
+            crate::tls::install();
+            let clock = shell.clock;
+            let post = HttpPost::new(Arc::new(plan.egress.clone()), clock).map_err(|error| Failure::of(&error))?;
+            let report = runtime(false)?.block_on(channels_test::test_channel(&plan, channel, &post, &clock));
+            channels_test::print(test, &report, shell)
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Log lines on standard error, for people or for machines.
+//!
+//! lapin logs returned messages with their bodies at WARN, so it is held at ERROR whatever the operator asks for: a decision's
+//! text does not belong into a log, and a log line must not be of a decision's making.
 
 use tracing_subscriber::EnvFilter;
 
@@ -22,8 +25,9 @@ pub(super) fn parse_level(text: &str) -> Result<String, String> {
 }
 
 /// Starts logging. A second call in one process (tests) changes nothing.
-pub(super) fn init(global: &Global, color: bool) {
-    let filter = EnvFilter::builder().parse_lossy(&global.log_level);
+pub(super) fn init(global: &Global, unless_said: &str, color: bool) {
+    let asked = global.log_level.as_deref().unwrap_or(unless_said);
+    let filter = EnvFilter::builder().parse_lossy(format!("{asked},lapin=error,sled=error"));
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     let started = match global.log_format {
         LogFormat::Human => lines.with_ansi(color).with_target(false).try_init(),

@@ -45,6 +45,8 @@ pub use shell::Shell;
     arg_required_else_help = true,
     after_long_help = "\
 Examples:
+  interven-alerts demo                                       see it all at work, with nothing installed
+  interven-alerts run                                        run the worker
   interven-alerts check                                      find every fault of the configuration
   interven-alerts explain decision.json                      which channels would get this decision, and why not the others
   interven-alerts render decision.json --channel soc-slack   the exact body that Slack would get
@@ -79,17 +81,18 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub log_format: logging::LogFormat,
-    /// Which log lines are written: error, warn, info, debug, trace, or directives such as `info,lapin=debug`
+    /// Which log lines are written: off, error, warn, info, debug, trace, or directives such as `info,interven_alerts::lane=debug`
+    ///
+    /// Left out: info for `run`, off for `demo`, warn for the other commands.
     #[arg(
         long,
         global = true,
         value_name = "LEVEL",
-        default_value = "info",
         env = "INTERVEN_ALERTS_LOG_LEVEL",
         value_parser = logging::parse_level,
         help_heading = "Global options"
     )]
-    pub log_level: String,
+    pub log_level: Option<String>,
 }
 
 /// The subcommands.
@@ -119,11 +122,49 @@ pub enum Command {
     Completions(completions::Args),
 }
 
+impl Command {
+    /// The log level where nobody said.
+    const fn log_level(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "info",
+            Self::Demo(_) => "off",
+            Self::Check(_)
+            | Self::Explain(_)
+            | Self::Render(_)
+            | Self::Channels(_)
+            | Self::Token(_)
+            | Self::Publish(_)
+            | Self::DeadLetters(_)
+            | Self::Doctor(_)
+            | Self::Completions(_) => "warn",
+        }
+    }
+}
+
+/// The runtime that a command's asynchronous part runs on: the worker's on every core, anything else's on this thread.
+fn runtime(worker: bool) -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = if worker {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    builder.enable_all().build().map_err(|error| Failure::of(&error))
+}
+
+/// The http or https URL that an argument gives.
+fn url_argument(text: &str) -> Result<url::Url, Failure> {
+    url::Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()).ok_or_else(|| {
+        Failure::new(format!("`{}` is no URL of a worker", crate::settings::printable(text)))
+            .hint("give it as http://HOST:PORT")
+            .exit(Exit::Usage)
+    })
+}
+
 /// Runs the command that `argv` asks for, and returns the exit code.
 pub fn run(argv: impl IntoIterator<Item = OsString>, shell: &mut Shell<'_>) -> u8 {
     let done = match Cli::try_parse_from(argv) {
         Ok(cli) => {
-            logging::init(&cli.global, shell.color);
+            logging::init(&cli.global, cli.command.log_level(), shell.color);
             dispatch(cli, shell)
         }
         // Help and version arrive here, too.

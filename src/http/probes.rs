@@ -60,6 +60,8 @@ impl Probes {
 }
 
 async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
+    let unsettled = i64::try_from(probes.inside.broker.unsettled()).unwrap_or(i64::MAX);
+    probes.inside.metrics.acks_waiting.set(unsettled);
     probes.inside.metrics.show_store(&probes.inside.store.counts(), probes.inside.store.writable());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], probes.inside.metrics.encode())
 }

@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::{
-    channels::Parcel,
-    model::{Clock, Egress, Reply, Trouble, verdict::REPLY_BYTES_MAX},
+    channels::{Endpoint, Parcel},
+    model::{Clock, Egress, Reply, Timestamp, Trouble, verdict::REPLY_BYTES_MAX},
 };
 
 /// How a request is posted. Production has one socket; tests script it.
@@ -50,16 +50,35 @@ impl HttpPost {
         Ok(Self { client, egress, clock })
     }
 
-    async fn exchange(&self, parcel: Parcel) -> Result<Reply, Trouble> {
-        let url = parcel.endpoint.expose();
+    /// Asks the endpoint's host for its head page, without the path that may be a secret, and returns the time that it told.
+    /// Any answer at all shows that the host is there.
+    pub async fn ask_the_time(&self, endpoint: &Endpoint, limit: Duration) -> Result<Option<Timestamp>, Trouble> {
+        let mut url = endpoint.expose().clone();
+        self.check_literal(&url)?;
+        url.set_path("/");
+        url.set_query(None);
+        let request = reqwest::Request::new(http::Method::HEAD, url);
+        let response = tokio::time::timeout(limit, self.client.execute(request)).await.map_err(|_| Trouble::Timeout)?;
+        let response = response.map_err(|error| classify(&error))?;
+        let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        let since_epoch = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(since_epoch.map(|since| Timestamp::UNIX_EPOCH.plus(since)))
+    }
+
+    /// The resolver never sees a host that is an address already.
+    fn check_literal(&self, url: &url::Url) -> Result<(), Trouble> {
         let literal = match url.host() {
             Some(url::Host::Ipv4(ip)) => Some(ip.into()),
             Some(url::Host::Ipv6(ip)) => Some(ip.into()),
             Some(url::Host::Domain(_)) | None => None,
         };
-        if literal.is_some_and(|ip| !self.egress.permits(ip)) {
-            return Err(Trouble::Egress);
-        }
+        if literal.is_some_and(|ip| !self.egress.permits(ip)) { Err(Trouble::Egress) } else { Ok(()) }
+    }
+
+    async fn exchange(&self, parcel: Parcel) -> Result<Reply, Trouble> {
+        let url = parcel.endpoint.expose();
+        self.check_literal(url)?;
         let mut request = reqwest::Request::new(http::Method::POST, url.clone());
         *request.headers_mut() = parcel.headers;
         *request.body_mut() = Some(parcel.body.into());

@@ -227,7 +227,6 @@ impl Lane {
         self.ready.retain(|errand| errand.origin == Origin::Memory);
         self.later.retain(|_, errand| errand.origin == Origin::Memory);
         let given_back = before - self.ready.len() - self.later.len();
-        self.metrics.in_memory.sub(gauge(given_back));
         debug!(channel = %self.plan.id, given_back, "gave the lane queue's window back");
     }
 
@@ -259,7 +258,6 @@ impl Lane {
     }
 
     async fn take_arrival(&mut self, arrival: Arrival) {
-        self.metrics.in_memory.inc();
         match Delivery::from_bytes(&arrival.body) {
             Ok(mut delivery) => {
                 delivery.channel = self.plan.id.clone();
@@ -274,7 +272,6 @@ impl Lane {
             }
             Err(fault) => {
                 warn!(channel = %self.plan.id, error = %fault, "a message in the lane's queue is no delivery; it is kept as a dead letter");
-                self.metrics.in_memory.dec();
                 let now = self.tools.clock.now();
                 let letter = DeadLetter::of_message(arrival.body, DeathReason::Malformed, &fault.to_string(), now);
                 self.tools.settler.bury(letter, arrival.receipt, None).await;
@@ -285,7 +282,7 @@ impl Lane {
     fn accept(&mut self, errand: Errand) {
         if errand.redelivered && self.recent.contains(errand.delivery.id()) {
             debug!(channel = %self.plan.id, delivery = %errand.delivery.id(), "already delivered; the broker had not heard of it");
-            self.metrics.in_memory.dec();
+            self.let_go(errand.origin);
             if errand.origin == Origin::Memory {
                 self.metrics.ended(Ending::Delivered, 1);
             }
@@ -307,7 +304,14 @@ impl Lane {
 
     async fn park(&mut self, errand: Errand) {
         self.tools.settler.park(&errand.delivery, errand.receipt).await;
-        self.metrics.in_memory.dec();
+        self.let_go(errand.origin);
+    }
+
+    /// A delivery leaves this lane's hands. What came from the lane's queue is counted there until it is acknowledged.
+    fn let_go(&self, origin: Origin) {
+        if origin == Origin::Memory {
+            self.metrics.in_memory.dec();
+        }
     }
 
     async fn send_what_may_go(&mut self, now: Instant, sends: &mut Sends) {
@@ -544,7 +548,7 @@ impl Lane {
         let now = self.tools.clock.now();
         self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
         self.metrics.ended(Ending::Delivered, 1);
-        self.metrics.in_memory.dec();
+        self.let_go(errand.origin);
         self.recent.insert(errand.delivery.id());
         errand.receipt.settle();
     }
@@ -572,7 +576,7 @@ impl Lane {
         let now = self.tools.clock.now();
         warn!(channel = %self.plan.id, delivery = %errand.delivery.id(), decision = %errand.delivery.decision.id, %reason, detail, "dead letter");
         let letter = DeadLetter::of_delivery(&errand.delivery, reason, detail, last, now);
-        self.metrics.in_memory.dec();
+        self.let_go(errand.origin);
         self.tools.settler.bury(letter, errand.receipt, Some(&self.metrics)).await;
     }
 
@@ -696,12 +700,7 @@ impl Lane {
         debug!(channel = %self.plan.id, given_back, "the lane has stopped");
         // The consumer goes before the receipts, so that what is given back comes not again to us.
         drop(self.arrivals);
-        self.metrics.in_memory.sub(gauge(given_back));
     }
-}
-
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// How many deliveries of the lane's queue are held at once: enough to keep the sends busy, few enough that at the lane's pace

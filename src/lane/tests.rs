@@ -140,6 +140,14 @@ impl Broker for LaneQueue {
         unreachable!()
     }
 
+    fn ready(&self, _: Duration) -> BoxFuture<'static, Result<(), BrokerError>> {
+        unreachable!()
+    }
+
+    fn unsettled(&self) -> u64 {
+        unreachable!()
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         unreachable!()
     }

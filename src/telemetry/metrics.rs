@@ -83,10 +83,10 @@ pub struct Metrics {
 pub struct ChannelMetrics {
     /// `deliveries_matched_total{channel}`: deliveries made by routing.
     pub matched: IntCounter,
-    /// `deliveries_waiting{channel,where="memory"}`: held by this worker.
+    /// `deliveries_waiting{channel,where="memory"}`: straight from the intake, held by this worker alone.
     pub in_memory: IntGauge,
-    /// `deliveries_waiting{channel,where="lane_queue"}`: ready in the lane's queue on the broker. Every worker of a pool shows the
-    /// same queue: take the maximum, not the sum.
+    /// `deliveries_waiting{channel,where="lane_queue"}`: in the lane's queue on the broker, this worker's share of it handed out or
+    /// not. Every worker of a pool shows the same queue: take the maximum, not the sum.
     pub in_lane_queue: IntGauge,
     /// `attempt_duration_seconds{channel}`: from the request to the end of the reply.
     pub attempt_duration: Histogram,

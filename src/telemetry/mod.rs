@@ -1,6 +1,5 @@
-//! Telling what happens: the catalogue of metrics, and how log lines are written.
+//! Telling what happens: the catalogue of metrics. Log lines are started by the command line.
 
-pub mod logging;
 pub mod metrics;
 
 pub use metrics::{ChannelMetrics, Metrics};

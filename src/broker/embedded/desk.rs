@@ -1,7 +1,10 @@
 //! The inbox of the keeper's thread: everything that anybody wants of the embedded broker goes through it.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,6 +75,8 @@ impl Post {
 pub(super) struct Inbox {
     post: Mutex<Post>,
     bell: Condvar,
+    /// How many messages are out with consumers, as the keeper counted last.
+    unsettled: AtomicU64,
 }
 
 impl Inbox {
@@ -98,6 +103,14 @@ impl Inbox {
 
     pub(super) fn ask(&self, ask: Ask) {
         self.put(|post| post.asks.push(ask));
+    }
+
+    pub(super) fn show_unsettled(&self, count: u64) {
+        self.unsettled.store(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn unsettled(&self) -> u64 {
+        self.unsettled.load(Ordering::Relaxed)
     }
 
     pub(super) fn stop(&self) {

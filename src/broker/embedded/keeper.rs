@@ -211,6 +211,7 @@ impl Keeper {
             }
             self.dispatch();
             self.shorten();
+            self.inbox.show_unsettled(self.queues.values().map(|queue| queue.out() as u64).sum());
             if let Some(deadline) = self.stopping
                 && (self.queues.values().all(|queue| queue.out() == 0) || Instant::now() >= deadline)
                 && (self.doomed.is_empty() || self.vault.is_none())

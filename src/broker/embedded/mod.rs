@@ -247,6 +247,15 @@ impl Broker for Embedded {
         far
     }
 
+    fn ready(&self, _: Duration) -> BoxFuture<'static, Result<(), BrokerError>> {
+        // It is there as soon as it is open, and it opens before there is a handle to ask.
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn unsettled(&self) -> u64 {
+        self.0.inbox.unsettled()
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         self.0.health.clone()
     }

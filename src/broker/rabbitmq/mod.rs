@@ -339,6 +339,15 @@ impl Broker for RabbitMq {
         far
     }
 
+    fn ready(&self, limit: Duration) -> BoxFuture<'static, Result<(), BrokerError>> {
+        let broker = self.clone();
+        Box::pin(async move { Self::ready(&broker, limit).await })
+    }
+
+    fn unsettled(&self) -> u64 {
+        self.unacknowledged()
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         self.0.condition.health()
     }

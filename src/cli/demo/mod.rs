@@ -8,6 +8,7 @@
 //! endpoints, start a worker with [`Cast::config`], then [`play`].
 
 mod cast;
+pub mod command;
 #[cfg(test)]
 mod rehearsal;
 mod screen;
