@@ -57,31 +57,36 @@ impl Engine {
         let tally = Tally::default();
         let (options, dir) = (options.clone(), dir.to_owned());
         let mut engine = Self { dir, options, index, journal, blobs, tally, seq: 0, dirty: false };
-        engine.catch_up(checkpoint, applied, report)?;
+        engine.catch_up(checkpoint.as_ref(), applied, report)?;
         report.letters = engine.tally.letters();
         Ok(engine)
     }
 
-    fn catch_up(&mut self, checkpoint: Option<Checkpoint>, applied: u64, report: &mut OpenReport) -> Result<(), Fault> {
+    fn catch_up(
+        &mut self,
+        checkpoint: Option<&Checkpoint>,
+        applied: u64,
+        report: &mut OpenReport,
+    ) -> Result<(), Fault> {
         let mut read = Read::default();
-        let quick = match &checkpoint {
+        let quick = match checkpoint {
             Some(checkpoint) => {
                 read.damaged = self.cut_or_missing(checkpoint, report)?;
                 read.damaged.is_empty() && applied >= checkpoint.seq
             }
             None => self.journal.segments().is_empty() && applied == 0,
         };
-        let (from_segment, from_offset) = match &checkpoint {
+        let (from_segment, from_offset) = match checkpoint {
             Some(checkpoint) if quick => (checkpoint.segment, checkpoint.offset),
             Some(_) | None => (0, 0),
         };
-        if quick && let Some(checkpoint) = &checkpoint {
+        if quick && let Some(checkpoint) = checkpoint {
             self.tally.clone_from(&checkpoint.tally);
             self.drop_leftovers(checkpoint);
         }
         self.read_journal((from_segment, from_offset), applied, quick, &mut read, report)?;
-        let ahead = applied > read.seq.max(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq));
-        self.seq = read.seq.max(applied).max(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq));
+        let ahead = applied > read.seq.max(checkpoint.map_or(0, |checkpoint| checkpoint.seq));
+        self.seq = read.seq.max(applied).max(checkpoint.map_or(0, |checkpoint| checkpoint.seq));
         if let Some((tip, end, torn)) = read.tip {
             if ahead {
                 // The index has records that the journal lost at its end: whatever is there is evidence, not a torn write.
@@ -107,7 +112,7 @@ impl Engine {
             report.rejournaled += self.rejournal(&unplaced)?;
         }
         if thorough || report.replayed > 0 {
-            self.drop_orphaned_blobs(checkpoint.as_ref().map(|checkpoint| checkpoint.seq), report);
+            self.drop_orphaned_blobs(checkpoint.map(|checkpoint| checkpoint.seq), report);
             self.checkpoint()?;
         }
         Ok(())
@@ -208,7 +213,10 @@ impl Engine {
                         Some(Ok(earlier)) => earlier.first.min(place.segment),
                         Some(Err(_)) | None => place.segment,
                     };
-                    self.index.apply(&[Change::Put { place, first, put, record: bytes }], None)?;
+                    self.index.apply(
+                        &[Change::Put { place, first, id: put.head.id, subject: put.head.subject, record: bytes }],
+                        None,
+                    )?;
                 }
                 Record::Removed { stones, .. } | Record::Carried { stones, .. } => {
                     for stone in stones {
@@ -251,7 +259,7 @@ impl Engine {
             Go::On
         })?;
         for id in wrecks {
-            match self.entry(id)?.flatten().and_then(|entry| Some((entry.put()?, entry))) {
+            match self.entry(id)?.whole().and_then(|entry| Some((entry.put()?, entry))) {
                 Some((put, entry)) => tally.begin(&put.head, entry.place),
                 None => report.damaged += 1,
             }
