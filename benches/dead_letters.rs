@@ -55,7 +55,7 @@ fn say(what: &str, took: Duration, more: &str) {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let letters: u64 = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(1_000_000);
-    let dir = tempfile::Builder::new().prefix("dead-letters-bench").tempdir_in(".")?;
+    let dir = tempfile::Builder::new().prefix("dead-letters-bench").tempdir_in("target")?;
     let (store, _) = Store::open(dir.path(), StoreOptions::default())?;
 
     let started = Instant::now();
@@ -98,7 +98,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     say("select and remove 5,000", started.elapsed(), &format!("{removed}"));
 
     // A copy of the files as they are is what a crash leaves: no checkpoint after the removals.
-    let crashed = tempfile::Builder::new().prefix("dead-letters-bench").tempdir_in(".")?;
+    let crashed = tempfile::Builder::new().prefix("dead-letters-bench").tempdir_in("target")?;
     copy(dir.path(), crashed.path())?;
     let started = Instant::now();
     let (again, report) = Store::open(crashed.path(), StoreOptions::default())?;

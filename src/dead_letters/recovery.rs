@@ -10,6 +10,8 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use uuid::Uuid;
+
 use super::{
     LetterId,
     blobs::Blobs,
@@ -205,7 +207,21 @@ impl Engine {
     fn give_index(&mut self, records: Vec<(Place, Record, Vec<u8>)>) -> Result<u64, Fault> {
         let mut letters = 0;
         let Some(seq) = records.iter().map(|(_, record, _)| record.seq()).max() else { return Ok(0) };
+        // Changes are made together until one concerns a letter or subject that waits among them: looking it up in the index
+        // would miss it.
+        let (mut changes, mut touched) = (Vec::new(), BTreeSet::new());
         for (place, record, bytes) in records {
+            let concerned: Vec<Uuid> = match &record {
+                Record::Put(put) => vec![put.head.id.0, put.head.subject],
+                Record::Removed { stones, .. } | Record::Carried { stones, .. } => {
+                    stones.iter().map(|stone| stone.id.0).collect()
+                }
+            };
+            if concerned.iter().any(|id| touched.contains(id)) {
+                self.index.apply(&std::mem::take(&mut changes), None)?;
+                touched.clear();
+            }
+            touched.extend(concerned);
             match record {
                 Record::Put(put) => {
                     letters += 1;
@@ -213,26 +229,25 @@ impl Engine {
                         Some(Ok(earlier)) => earlier.first.min(place.segment),
                         Some(Err(_)) | None => place.segment,
                     };
-                    self.index.apply(
-                        &[Change::Put { place, first, id: put.head.id, subject: put.head.subject, record: bytes }],
-                        None,
-                    )?;
+                    let (id, subject) = (put.head.id, put.head.subject);
+                    changes.push(Change::Put { place, first, id, subject, record: bytes });
                 }
                 Record::Removed { stones, .. } | Record::Carried { stones, .. } => {
                     for stone in stones {
                         let Some(Ok(entry)) = self.index.get(stone.id)? else { continue };
-                        let Some(head) = Head::peek(&entry.record).filter(|head| head.seq <= stone.upto) else {
-                            continue;
-                        };
+                        let head = Head::peek(&entry.record).filter(|head| head.seq <= stone.upto);
+                        let Some(head) = head else { continue };
+                        // A later letter of the same subject keeps its place in the list of subjects; one that waits among
+                        // the changes comes after this one in time, so it must not be overtaken either.
                         let own = self.index.of_subject(head.subject)? == Some(stone.id);
-                        let subject = own.then_some(head.subject);
-                        self.index.apply(&[Change::Remove { id: stone.id, subject }], None)?;
+                        let subject = Some(head.subject).filter(|subject| own && !touched.contains(subject));
+                        changes.push(Change::Remove { id: stone.id, subject });
                     }
                 }
             }
         }
         // Last: a crash before this does all of it again.
-        self.index.apply(&[], Some(seq))?;
+        self.index.apply(&changes, Some(seq))?;
         self.index.sync()?;
         Ok(letters)
     }

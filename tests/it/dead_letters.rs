@@ -590,3 +590,41 @@ async fn a_write_that_meets_a_full_disk_loses_no_earlier_letter_and_the_store_co
         assert_eq!(store.get(*id).await.unwrap().body, body(*n));
     }
 }
+
+#[test]
+fn an_answer_waits_for_two_syncs_one_of_the_journal_and_one_of_the_index() {
+    // Goal: sled's `flush` does not sync on Linux, so ours must; `kill -9` cannot tell the difference, counting calls can.
+    const BURIALS: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace");
+    let status = Command::new("strace")
+        .args(["-f", "-y", "-e", "trace=fdatasync", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "dead_letters::child_that_buries_a_few", "--nocapture"])
+        .env(CHILD_DIR, format!("{}\n{BURIALS}", dir.path().join("store").display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let traced = fs::read_to_string(&trace).unwrap_or_default();
+    if !status.is_ok_and(|status| status.success()) || traced.is_empty() {
+        eprintln!("SKIPPED: this test needs strace and the permission to trace");
+        return;
+    }
+    let syncs_of = |name: &str| traced.lines().filter(|line| line.contains(name)).count();
+    assert!(syncs_of("/journal/") >= BURIALS, "{traced}");
+    assert!(syncs_of("/index/db") >= BURIALS, "{traced}");
+}
+
+#[tokio::test]
+#[ignore = "the child of the test that counts syncs"]
+async fn child_that_buries_a_few() {
+    #[expect(clippy::disallowed_methods, reason = "how the parent test tells its child what to do")]
+    let Ok(told) = std::env::var(CHILD_DIR) else { return };
+    let (dir, burials) = told.split_once('\n').unwrap();
+    let (store, _) = open(&PathBuf::from(dir));
+    for n in 0..burials.parse().unwrap() {
+        store.bury(letter(n)).await.unwrap();
+    }
+    store.close().await;
+}
