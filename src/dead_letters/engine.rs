@@ -18,6 +18,7 @@ use super::{
     error::Fault,
     index::{Change, Entry, Index},
     journal::{Journal, SEGMENT_BYTES},
+    reading::Lookup,
     record::{Body, Put, Record, Stone},
     report::Burial,
     store::StoreOptions,
@@ -100,7 +101,7 @@ impl Engine {
             };
             let alone = matches!(work, Work::Remove(_));
             if alone || touches.iter().any(|touched| batch.touched.contains(touched)) {
-                self.commit(std::mem::take(&mut batch))?;
+                self.commit(&std::mem::take(&mut batch))?;
             }
             let outcome = match work {
                 Work::Bury { letter, import } => self.plan_burial(letter, import, &mut batch)?,
@@ -109,10 +110,10 @@ impl Engine {
             outcomes.push(outcome);
             batch.touched.extend(touches);
             if alone {
-                self.commit(std::mem::take(&mut batch))?;
+                self.commit(&std::mem::take(&mut batch))?;
             }
         }
-        self.commit(batch)?;
+        self.commit(&batch)?;
         Ok(outcomes)
     }
 
@@ -121,7 +122,11 @@ impl Engine {
             return Ok(Outcome::Refused(DeadLetterError::TooLarge { bytes: letter.body.len() }));
         }
         let earlier = match self.index.of_subject(letter.subject)? {
-            Some(id) => self.entry(id)?.map(|entry| (id, entry)),
+            Some(id) => match self.entry(id)? {
+                Lookup::Absent => None,
+                Lookup::Wreck => Some((id, None)),
+                Lookup::Whole(entry) => Some((id, Some(entry))),
+            },
             None => None,
         };
         let earlier = earlier.and_then(|(id, entry)| {
@@ -168,10 +173,10 @@ impl Engine {
                 continue;
             }
             match self.entry(*id)? {
-                None => continue,
-                Some(None) if burial.is_some() => continue,
-                Some(None) => batch.wrecks.push(*id),
-                Some(Some(entry)) => {
+                Lookup::Absent => continue,
+                Lookup::Wreck if burial.is_some() => continue,
+                Lookup::Wreck => batch.wrecks.push(*id),
+                Lookup::Whole(entry) => {
                     let Some(put) = entry.put() else { continue };
                     if burial.is_some_and(|burial| burial.0 != put.head.burial) {
                         continue;
@@ -197,7 +202,7 @@ impl Engine {
     }
 
     /// Makes a batch durable: journal, index, memory, and then forgets the bodies that it made useless.
-    pub(super) fn commit(&mut self, batch: Batch) -> Result<(), Fault> {
+    pub(super) fn commit(&mut self, batch: &Batch) -> Result<(), Fault> {
         if batch.records.is_empty() && batch.wrecks.is_empty() {
             return Ok(());
         }
@@ -219,7 +224,8 @@ impl Engine {
                 Record::Put(put) => changes.push(Change::Put {
                     place: *place,
                     first: first.unwrap_or(place.segment),
-                    put: put.clone(),
+                    id: put.head.id,
+                    subject: put.head.subject,
                     record: record_bytes,
                 }),
                 Record::Removed { stones, .. } => changes.extend(

@@ -55,12 +55,13 @@ impl LetterFilter {
 pub(super) fn cause_of(detail: &str) -> String {
     const CHARS_MAX: usize = 120;
     let mut cause = String::new();
-    let mut chars = 0;
+    let (mut chars, mut before) = (0, "");
     for word in detail.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
         let varies = word.len() > 40 || word.bytes().any(|byte| byte.is_ascii_digit());
-        // An HTTP status is the cause itself: three digits stay.
-        let status = word.trim_matches(|c: char| c.is_ascii_punctuation());
-        let is_status = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
+        // An HTTP status is the cause itself, so it stays.
+        let bare = |word: &str| word.trim_matches(|c: char| c.is_ascii_punctuation()).to_ascii_lowercase();
+        let is_status = bare(word).len() == 3 && matches!(&*bare(before), "http" | "status");
+        before = word;
         let word = if varies && !is_status { "#" } else { word };
         if !cause.is_empty() {
             cause.push(' ');
@@ -84,6 +85,7 @@ mod tests {
         let two = cause_of("HTTP 503: upstream 10.0.0.9:443 gave up after 800ms (request 00aa11bb-0000)");
         assert_eq!(one, two);
         assert!(one.starts_with("HTTP 503:"), "{one}");
+        assert_eq!(cause_of("try 503 failed"), cause_of("try 7 failed"));
         assert_ne!(one, cause_of("HTTP 502: upstream 10.0.0.9:443 gave up after 800ms (request 00aa11bb-0000)"));
     }
 

@@ -50,7 +50,7 @@ pub(super) struct Entry {
 /// One change of the index.
 #[derive(Debug)]
 pub(super) enum Change {
-    Put { place: Place, first: u64, put: Put, record: Vec<u8> },
+    Put { place: Place, first: u64, id: LetterId, subject: Uuid, record: Vec<u8> },
     Remove { id: LetterId, subject: Option<Uuid> },
 }
 
@@ -105,9 +105,9 @@ impl Index {
         let (mut letters, mut subjects) = (sled::Batch::default(), sled::Batch::default());
         for change in changes {
             match change {
-                Change::Put { place, first, put, record } => {
-                    letters.insert(put.head.id.0.as_bytes(), encode(*place, *first, record));
-                    subjects.insert(put.head.subject.as_bytes(), put.head.id.0.as_bytes());
+                Change::Put { place, first, id, subject, record } => {
+                    letters.insert(id.0.as_bytes(), encode(*place, *first, record));
+                    subjects.insert(subject.as_bytes(), id.0.as_bytes());
                 }
                 Change::Remove { id, subject } => {
                     letters.remove(id.0.as_bytes());

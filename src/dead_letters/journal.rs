@@ -114,7 +114,7 @@ impl Journal {
         let mark = loop {
             // Zeros are what a file system leaves behind after a crash: they must not read as marks.
             let mark = fastrand::u64(1..).to_be_bytes();
-            if mark.iter().filter(|byte| **byte == 0).count() < 2 {
+            if !mark.contains(&0) {
                 break mark;
             }
         };
@@ -160,7 +160,7 @@ impl Journal {
 
     /// The record at `place`, if it is intact.
     pub(super) fn read(&self, place: Place) -> Option<Bytes> {
-        let mark = self.marks.get(&place.segment)?;
+        let mark = *self.marks.get(&place.segment)?;
         let len = usize::try_from(place.bytes).ok().filter(|len| (FRAME..=RECORD_BYTES_MAX).contains(len))?;
         let mut bytes = vec![0; len];
         File::open(self.path(place.segment)).ok()?.read_exact_at(&mut bytes, place.offset).ok()?;
@@ -171,7 +171,7 @@ impl Journal {
     /// Reads `segment` from offset `from` to its end, past whatever is damaged in it. A missing file reads as empty.
     pub(super) fn scan(&self, segment: u64, from: u64) -> io::Result<Scan> {
         let mut scan = Scan { end: from, ..Scan::default() };
-        let Some(mark) = self.marks.get(&segment) else { return Ok(scan) };
+        let Some(&mark) = self.marks.get(&segment) else { return Ok(scan) };
         let bytes = Bytes::from(fs::read(self.path(segment))?);
         let start = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
         let (mut at, mut lost_at) = (start, None);
@@ -244,7 +244,7 @@ fn crc_of(len: u32, record: &[u8]) -> u32 {
 }
 
 /// The record whose frame starts at `at`, if it is intact.
-fn frame_at(bytes: &Bytes, mark: &[u8; MARK], at: usize) -> Option<Bytes> {
+fn frame_at(bytes: &Bytes, mark: [u8; MARK], at: usize) -> Option<Bytes> {
     let frame = bytes.get(at..at.checked_add(FRAME)?)?;
     let (found, rest) = frame.split_at(MARK);
     let (len, crc) = rest.split_at(4);
@@ -259,11 +259,11 @@ fn frame_at(bytes: &Bytes, mark: &[u8; MARK], at: usize) -> Option<Bytes> {
 }
 
 /// Where `mark` is next, from `from` on.
-fn find(bytes: &[u8], mark: &[u8; MARK], from: usize) -> Option<usize> {
+fn find(bytes: &[u8], mark: [u8; MARK], from: usize) -> Option<usize> {
     let mut at = from;
     while let Some(step) = bytes.get(at..)?.iter().position(|byte| *byte == mark[0]) {
         at += step;
-        if bytes[at..].starts_with(mark) {
+        if bytes[at..].starts_with(&mark) {
             return Some(at);
         }
         at += 1;
@@ -333,9 +333,9 @@ mod tests {
         let mut journal = Journal::open(dir.path().join("journal")).unwrap();
         let scan = journal.scan(1, 0).unwrap();
         journal.resume(1, scan.end).unwrap();
-        let placed = journal.append(&[b"three".to_vec()]).unwrap();
-        assert_eq!(placed[0].offset, places[1].offset);
+        let third = journal.append(&[b"three".to_vec()]).unwrap();
+        assert_eq!(third[0].offset, places[1].offset);
         assert_eq!(journal.scan(1, 0).unwrap().records.len(), 2);
-        assert_eq!(journal.read(placed[0]).as_deref(), Some(&b"three"[..]));
+        assert_eq!(journal.read(third[0]).as_deref(), Some(&b"three"[..]));
     }
 }

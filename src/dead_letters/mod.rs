@@ -35,6 +35,9 @@ mod tally;
 mod transfer;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::DeadLetterError;
 pub use filter::LetterFilter;
 pub use keeper::{Keeper, Resting};

@@ -176,10 +176,14 @@ impl Owner {
             match command {
                 Command::Write(work, answer) => writes.push((*work, answer)),
                 Command::Close(told) => close = Some(told),
-                other => {
+                read @ (Command::Fetch(..)
+                | Command::Scan { .. }
+                | Command::VerifySegments(_)
+                | Command::VerifySegment(..)
+                | Command::VerifyLetters(..)) => {
                     // In the order of arrival: a read sees the writes that were asked for before it.
                     self.write(std::mem::take(&mut writes));
-                    self.read(other);
+                    self.read(read);
                 }
             }
         }
@@ -207,6 +211,7 @@ impl Owner {
                     Work::Remove(_) => self.options.free_bytes_min / 8,
                 };
                 if free < needed {
+                    self.shared.writable.send_if_modified(std::mem::take);
                     give(answer, Err(DeadLetterError::Full));
                     return None;
                 }
@@ -215,16 +220,21 @@ impl Owner {
             .unzip();
         match engine.write(works) {
             Ok(outcomes) => {
+                // Before the answers: who was told that a letter is kept finds it counted.
+                self.publish();
                 for (outcome, answer) in outcomes.into_iter().zip(answers) {
                     match outcome {
                         Outcome::Refused(error) => give(answer, Err(error)),
-                        outcome => give(answer, Ok(outcome)),
+                        done @ (Outcome::Buried { .. } | Outcome::Removed(_)) => give(answer, Ok(done)),
                     }
                 }
             }
             Err(fault) => {
-                answers.into_iter().for_each(|answer| give(answer, Err(fault.told())));
-                self.fall(fault);
+                let told: Vec<_> = answers.iter().map(|_| fault.told()).collect();
+                self.fall(&fault);
+                for (answer, told) in answers.into_iter().zip(told) {
+                    give(answer, Err(told));
+                }
             }
         }
     }
@@ -285,7 +295,7 @@ impl Owner {
                 Err(fault) => {
                     let told = fault.told();
                     let damaged = matches!(fault, Fault::Index { .. });
-                    self.fall(fault);
+                    self.fall(&fault);
                     if !damaged || attempt > 0 {
                         return Err(told);
                     }
@@ -304,16 +314,16 @@ impl Owner {
             return;
         }
         if let Err(fault) = engine.collect() {
-            self.fall(fault);
+            self.fall(&fault);
         }
     }
 
     /// Drops the engine after a fault. A damaged index is set aside and the store opened again at once.
-    fn fall(&mut self, fault: Fault) {
+    fn fall(&mut self, fault: &Fault) {
         let why = if fault.is_full() { Why::Full } else { Why::Other(fault.to_string()) };
         tracing::error!(%fault, "the dead-letter store failed: opening it again");
         let down = State::Down { why, retry: Instant::now() + RETRY_FIRST, pause: RETRY_FIRST };
-        let mut damaged = match &fault {
+        let mut damaged = match fault {
             Fault::Index { why } => Some(why.clone()),
             Fault::Disk { .. } => None,
         };

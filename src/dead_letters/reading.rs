@@ -39,21 +39,45 @@ pub(super) struct Step {
     pub(super) next: Option<LetterId>,
 }
 
+/// What looking a letter up brought.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    /// There is none.
+    Absent,
+    /// It is there, and no copy of it is whole.
+    Wreck,
+    Whole(Entry),
+}
+
+impl Lookup {
+    pub(super) fn whole(self) -> Option<Entry> {
+        match self {
+            Self::Whole(entry) => Some(entry),
+            Self::Absent | Self::Wreck => None,
+        }
+    }
+}
+
 impl Engine {
-    /// A letter's entry: `None` not there, `Some(None)` damaged in every copy.
-    pub(super) fn entry(&mut self, id: LetterId) -> Result<Option<Option<Entry>>, Fault> {
+    /// A letter's entry, mended where that is needed and possible.
+    pub(super) fn entry(&mut self, id: LetterId) -> Result<Lookup, Fault> {
         match self.index.get(id)? {
-            None => Ok(None),
-            Some(Ok(entry)) => Ok(Some(Some(entry))),
-            Some(Err(_)) => self.mend(id).map(Some),
+            None => Ok(Lookup::Absent),
+            Some(Ok(entry)) => Ok(Lookup::Whole(entry)),
+            Some(Err(_)) => Ok(self.mend(id)?.map_or(Lookup::Wreck, Lookup::Whole)),
         }
     }
 
     /// One letter, whole.
     pub(super) fn fetch(&mut self, id: LetterId) -> Result<Result<Kept, DeadLetterError>, Fault> {
-        let Some(entry) = self.entry(id)? else { return Ok(Err(DeadLetterError::NotFound { id })) };
-        let kept = entry.and_then(|entry| self.whole(&entry.put()?));
-        Ok(kept.ok_or(DeadLetterError::Damaged { id }))
+        Ok(match self.entry(id)? {
+            Lookup::Absent => Err(DeadLetterError::NotFound { id }),
+            Lookup::Wreck => Err(DeadLetterError::Damaged { id }),
+            Lookup::Whole(entry) => {
+                let kept = entry.put().and_then(|put| self.whole(&put));
+                kept.ok_or(DeadLetterError::Damaged { id })
+            }
+        })
     }
 
     /// Up to `limit` letters that `filter` means, from the newest before `before` on.
@@ -125,7 +149,8 @@ impl Engine {
                     continue;
                 };
                 let entry = Entry { place: *place, first: segment, record: bytes.clone() };
-                let change = Change::Put { place: *place, first: 0, put, record: bytes.to_vec() };
+                let subject = put.head.subject;
+                let change = Change::Put { place: *place, first: 0, id, subject, record: bytes.to_vec() };
                 self.index.apply(&[change], None)?;
                 self.index.sync()?;
                 tracing::warn!(letter = %id, "a dead letter was damaged in the index and restored from the journal");
@@ -146,8 +171,8 @@ fn concerns(record: &Record, id: LetterId) -> bool {
 
 impl Found {
     /// A letter that was asked for by its id.
-    pub(super) fn of(kept: Kept, want: Want) -> Option<Self> {
+    pub(super) fn of(kept: Kept, want: Want) -> Self {
         let put = Put::new(&kept.letter, kept.burial.0, None, Body::Inline(bytes::Bytes::new()));
-        Some(Self { head: put.head, kept: (want == Want::Letters).then_some(kept) })
+        Self { head: put.head, kept: (want == Want::Letters).then_some(kept) }
     }
 }

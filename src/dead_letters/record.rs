@@ -358,6 +358,10 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(usize::from(len))?).ok()
     }
 
+    #[expect(
+        clippy::option_option,
+        reason = "outer: whether the bytes could be read; inner: whether there is a channel"
+    )]
     fn channel(&mut self) -> Option<Option<ChannelId>> {
         match self.text()? {
             "" => Some(None),

@@ -10,6 +10,8 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use uuid::Uuid;
+
 use super::{
     LetterId,
     blobs::Blobs,
@@ -57,31 +59,36 @@ impl Engine {
         let tally = Tally::default();
         let (options, dir) = (options.clone(), dir.to_owned());
         let mut engine = Self { dir, options, index, journal, blobs, tally, seq: 0, dirty: false };
-        engine.catch_up(checkpoint, applied, report)?;
+        engine.catch_up(checkpoint.as_ref(), applied, report)?;
         report.letters = engine.tally.letters();
         Ok(engine)
     }
 
-    fn catch_up(&mut self, checkpoint: Option<Checkpoint>, applied: u64, report: &mut OpenReport) -> Result<(), Fault> {
+    fn catch_up(
+        &mut self,
+        checkpoint: Option<&Checkpoint>,
+        applied: u64,
+        report: &mut OpenReport,
+    ) -> Result<(), Fault> {
         let mut read = Read::default();
-        let quick = match &checkpoint {
+        let quick = match checkpoint {
             Some(checkpoint) => {
                 read.damaged = self.cut_or_missing(checkpoint, report)?;
                 read.damaged.is_empty() && applied >= checkpoint.seq
             }
             None => self.journal.segments().is_empty() && applied == 0,
         };
-        let (from_segment, from_offset) = match &checkpoint {
+        let (from_segment, from_offset) = match checkpoint {
             Some(checkpoint) if quick => (checkpoint.segment, checkpoint.offset),
             Some(_) | None => (0, 0),
         };
-        if quick && let Some(checkpoint) = &checkpoint {
+        if quick && let Some(checkpoint) = checkpoint {
             self.tally.clone_from(&checkpoint.tally);
             self.drop_leftovers(checkpoint);
         }
         self.read_journal((from_segment, from_offset), applied, quick, &mut read, report)?;
-        let ahead = applied > read.seq.max(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq));
-        self.seq = read.seq.max(applied).max(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq));
+        let ahead = applied > read.seq.max(checkpoint.map_or(0, |checkpoint| checkpoint.seq));
+        self.seq = read.seq.max(applied).max(checkpoint.map_or(0, |checkpoint| checkpoint.seq));
         if let Some((tip, end, torn)) = read.tip {
             if ahead {
                 // The index has records that the journal lost at its end: whatever is there is evidence, not a torn write.
@@ -107,7 +114,7 @@ impl Engine {
             report.rejournaled += self.rejournal(&unplaced)?;
         }
         if thorough || report.replayed > 0 {
-            self.drop_orphaned_blobs(checkpoint.as_ref().map(|checkpoint| checkpoint.seq), report);
+            self.drop_orphaned_blobs(checkpoint.map(|checkpoint| checkpoint.seq), report);
             self.checkpoint()?;
         }
         Ok(())
@@ -200,7 +207,21 @@ impl Engine {
     fn give_index(&mut self, records: Vec<(Place, Record, Vec<u8>)>) -> Result<u64, Fault> {
         let mut letters = 0;
         let Some(seq) = records.iter().map(|(_, record, _)| record.seq()).max() else { return Ok(0) };
+        // Changes are made together until one concerns a letter or subject that waits among them: looking it up in the index
+        // would miss it.
+        let (mut changes, mut touched) = (Vec::new(), BTreeSet::new());
         for (place, record, bytes) in records {
+            let concerned: Vec<Uuid> = match &record {
+                Record::Put(put) => vec![put.head.id.0, put.head.subject],
+                Record::Removed { stones, .. } | Record::Carried { stones, .. } => {
+                    stones.iter().map(|stone| stone.id.0).collect()
+                }
+            };
+            if concerned.iter().any(|id| touched.contains(id)) {
+                self.index.apply(&std::mem::take(&mut changes), None)?;
+                touched.clear();
+            }
+            touched.extend(concerned);
             match record {
                 Record::Put(put) => {
                     letters += 1;
@@ -208,23 +229,25 @@ impl Engine {
                         Some(Ok(earlier)) => earlier.first.min(place.segment),
                         Some(Err(_)) | None => place.segment,
                     };
-                    self.index.apply(&[Change::Put { place, first, put, record: bytes }], None)?;
+                    let (id, subject) = (put.head.id, put.head.subject);
+                    changes.push(Change::Put { place, first, id, subject, record: bytes });
                 }
                 Record::Removed { stones, .. } | Record::Carried { stones, .. } => {
                     for stone in stones {
                         let Some(Ok(entry)) = self.index.get(stone.id)? else { continue };
-                        let Some(head) = Head::peek(&entry.record).filter(|head| head.seq <= stone.upto) else {
-                            continue;
-                        };
+                        let head = Head::peek(&entry.record).filter(|head| head.seq <= stone.upto);
+                        let Some(head) = head else { continue };
+                        // A later letter of the same subject keeps its place in the list of subjects; one that waits among
+                        // the changes comes after this one in time, so it must not be overtaken either.
                         let own = self.index.of_subject(head.subject)? == Some(stone.id);
-                        let subject = own.then_some(head.subject);
-                        self.index.apply(&[Change::Remove { id: stone.id, subject }], None)?;
+                        let subject = Some(head.subject).filter(|subject| own && !touched.contains(subject));
+                        changes.push(Change::Remove { id: stone.id, subject });
                     }
                 }
             }
         }
         // Last: a crash before this does all of it again.
-        self.index.apply(&[], Some(seq))?;
+        self.index.apply(&changes, Some(seq))?;
         self.index.sync()?;
         Ok(letters)
     }
@@ -251,7 +274,7 @@ impl Engine {
             Go::On
         })?;
         for id in wrecks {
-            match self.entry(id)?.flatten().and_then(|entry| Some((entry.put()?, entry))) {
+            match self.entry(id)?.whole().and_then(|entry| Some((entry.put()?, entry))) {
                 Some((put, entry)) => tally.begin(&put.head, entry.place),
                 None => report.damaged += 1,
             }

@@ -171,14 +171,13 @@ impl Replay<'_> {
         let mut confirms = join_all(confirms).await.into_iter();
         let mut confirmed = Vec::new();
         for (id, burial, channel, _) in letters {
-            match confirms.next() {
-                Some(Err(error)) => report.fail(id, || error.to_string()),
-                Some(Ok(())) | None => {
-                    report.replayed += 1;
-                    *report.by_channel.entry(channel).or_default() += 1;
-                    confirmed.push((id, burial));
-                }
+            if let Some(Err(error)) = confirms.next() {
+                report.fail(id, || error.to_string());
+                continue;
             }
+            report.replayed += 1;
+            *report.by_channel.entry(channel).or_default() += 1;
+            confirmed.push((id, burial));
         }
         if !self.dry_run && !confirmed.is_empty() {
             self.store.remove_seen(confirmed).await?;

@@ -22,6 +22,7 @@ use super::{
     owner::{Answer, Command, Owner, Shared, Verifying},
     reading::{Found, Step, Want},
     report::{Burial, Cause, Kept, OpenReport, Page, VerifyReport},
+    tally::Kind,
 };
 use crate::model::{ChannelId, Clock, DeathReason, Timestamp};
 
@@ -30,7 +31,7 @@ const COMMANDS_WAITING_MAX: usize = 256;
 /// Causes that a grouping tells apart; details come from outside, so there is no natural bound.
 const CAUSES_MAX: usize = 1_000;
 /// One command that takes longer is a disk that hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_mins(1);
 /// Ids that are removed or fetched by one command.
 const IDS_MAX: usize = 4_096;
 
@@ -53,9 +54,15 @@ impl Default for StoreOptions {
             clock: Clock::System,
             cache_bytes: 64 * 1024 * 1024,
             free_bytes_min: 32 * 1024 * 1024,
-            open_limit: Duration::from_secs(60),
+            open_limit: Duration::from_mins(1),
         }
     }
+}
+
+/// When the first and the last of a group died.
+struct Times {
+    oldest: Timestamp,
+    newest: Timestamp,
 }
 
 /// The dead-letter store.
@@ -181,7 +188,7 @@ impl Store {
     /// How many letters `filter` means, its limit aside.
     pub async fn count(&self, filter: &LetterFilter) -> Result<u64, DeadLetterError> {
         if filter.is_counted() {
-            let meant = |(reason, channel): &(DeathReason, Option<ChannelId>)| {
+            let meant = |(reason, channel): &Kind| {
                 filter.reason.is_none_or(|wanted| wanted == *reason)
                     && filter.channel.as_ref().is_none_or(|wanted| channel.as_ref() == Some(wanted))
             };
@@ -193,21 +200,20 @@ impl Store {
 
     /// The letters that `filter` means by what they died of, most first. Its limit is that of the causes.
     pub async fn group_by_cause(&self, filter: &LetterFilter) -> Result<Vec<Cause>, DeadLetterError> {
-        let mut groups: BTreeMap<(DeathReason, Option<ChannelId>, Box<str>), (u64, Timestamp, Timestamp)> =
-            BTreeMap::new();
+        let mut groups: BTreeMap<(Kind, Box<str>), (u64, Times)> = BTreeMap::new();
         let mut next = None;
         loop {
             let step = self.step(next, filter, Want::Heads, usize::MAX).await?;
             for Found { head, .. } in step.found {
                 let died_at = head.died_at();
-                let mut key = (head.reason, head.channel, head.cause);
+                let mut key = ((head.reason, head.channel), head.cause);
                 if groups.len() >= CAUSES_MAX && !groups.contains_key(&key) {
-                    key.2 = "(other)".into();
+                    key.1 = "(other)".into();
                 }
-                let (count, oldest, newest) = groups.entry(key).or_insert((0, died_at, died_at));
+                let (count, times) = groups.entry(key).or_insert((0, Times { oldest: died_at, newest: died_at }));
                 *count += 1;
-                *oldest = died_at.min(*oldest);
-                *newest = died_at.max(*newest);
+                times.oldest = died_at.min(times.oldest);
+                times.newest = died_at.max(times.newest);
             }
             next = step.next;
             if next.is_none() {
@@ -216,7 +222,7 @@ impl Store {
         }
         let mut causes: Vec<Cause> = groups
             .into_iter()
-            .map(|((reason, channel, detail), (count, oldest, newest))| Cause {
+            .map(|(((reason, channel), detail), (count, Times { oldest, newest }))| Cause {
                 reason,
                 channel,
                 detail: detail.into(),
@@ -315,7 +321,7 @@ impl Store {
         let mut step = Step { next: ids.last().copied().filter(|_| !rest.is_empty()), ..Step::default() };
         for (id, kept) in ids.iter().zip(self.fetch(ids.clone()).await?) {
             match kept {
-                Ok(kept) => step.found.extend(Found::of(kept, want).filter(|found| filter.matches(&found.head))),
+                Ok(kept) => step.found.extend(Some(Found::of(kept, want)).filter(|found| filter.matches(&found.head))),
                 Err(DeadLetterError::NotFound { .. }) => {}
                 Err(_) => step.damaged.push(*id),
             }

@@ -49,7 +49,9 @@ impl Tally {
             }
             Record::Removed { stones, .. } => {
                 self.segments.entry(place.segment).or_default().stone_bytes += u64::from(place.bytes);
-                stones.iter().for_each(|stone| self.end(&stone.gone));
+                for stone in stones {
+                    self.end(&stone.gone);
+                }
             }
             Record::Carried { .. } => {
                 self.segments.entry(place.segment).or_default().stone_bytes += u64::from(place.bytes);

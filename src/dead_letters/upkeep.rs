@@ -32,7 +32,7 @@ impl Engine {
         let mut live = Vec::new();
         for (place, bytes) in &scan.records {
             let Some(Record::Put(put)) = Record::decode(bytes) else { continue };
-            if self.entry(put.head.id)?.flatten().is_some_and(|entry| entry.place == *place) {
+            if self.entry(put.head.id)?.whole().is_some_and(|entry| entry.place == *place) {
                 live.push(put.head.id);
             }
         }
@@ -86,7 +86,7 @@ impl Engine {
     pub(super) fn move_letters(&mut self, ids: &[LetterId]) -> Result<u64, Fault> {
         let mut batch = Batch::default();
         for id in ids {
-            let Some(entry) = self.entry(*id)?.flatten() else { continue };
+            let Some(entry) = self.entry(*id)?.whole() else { continue };
             let Some(mut put) = entry.put() else { continue };
             put.head.replaced = Some(put.head.gone(entry.place.segment, entry.place.bytes));
             put.head.seq = self.next_seq();
@@ -95,7 +95,7 @@ impl Engine {
             batch.records.push((Record::Put(put), first));
         }
         let moved = batch.records.len() as u64;
-        self.commit(batch)?;
+        self.commit(&batch)?;
         Ok(moved)
     }
 
@@ -116,7 +116,7 @@ impl Engine {
         for stones in needed.chunks(4_096) {
             let seq = self.next_seq();
             let record = Record::Carried { seq, stones: stones.to_vec() };
-            self.commit(Batch::of(vec![record]))?;
+            self.commit(&Batch::of(vec![record]))?;
         }
         Ok(())
     }
@@ -169,7 +169,7 @@ impl Engine {
         }
         for id in wrecks {
             report.letters += 1;
-            match self.entry(id)?.flatten().and_then(|entry| entry.put()).map(|put| (self.whole(&put), put)) {
+            match self.entry(id)?.whole().and_then(|entry| entry.put()).map(|put| (self.whole(&put), put)) {
                 Some((Some(_), put)) => {
                     needed.extend(put.blob().map(|blob| blob.number));
                     report.mended += 1;
