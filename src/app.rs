@@ -291,12 +291,20 @@ async fn open_store(plan: &Plan, clock: Clock, metrics: &Metrics) -> Result<Stor
     let (store, report) = opened.map_err(|_| DeadLetterError::Closed)??;
     for incident in &report.incidents {
         metrics.store_damaged.inc();
-        warn!(incident, "the dead-letter store was damaged; what was damaged is kept aside, every intact letter is there");
+        warn!(
+            incident,
+            "the dead-letter store was damaged; what was damaged is kept aside, every intact letter is there"
+        );
     }
     if let Some(why) = &report.down {
         warn!(why, "the dead-letter store cannot be opened yet: letters wait on the broker until it can");
     }
-    info!(letters = report.letters, replayed = report.replayed, recovered = report.recovered, "the dead-letter store is open");
+    info!(
+        letters = report.letters,
+        replayed = report.replayed,
+        recovered = report.recovered,
+        "the dead-letter store is open"
+    );
     Ok(store)
 }
 
@@ -354,7 +362,13 @@ fn watch_health(broker: Arc<dyn Broker>, metrics: Metrics, tracker: &TaskTracker
 }
 
 /// Asks now and then how much waits on the broker. A broker that is away leaves the last numbers as they were.
-fn watch_depths(broker: Arc<dyn Broker>, router: &Router, metrics: Metrics, tracker: &TaskTracker, stop: CancellationToken) {
+fn watch_depths(
+    broker: Arc<dyn Broker>,
+    router: &Router,
+    metrics: Metrics,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) {
     // Ids and gauges, and not the lanes themselves: a handle of a lane would keep the settler from ending.
     let lanes: Vec<_> =
         router.lanes().iter().map(|lane| (lane.id().clone(), lane.metrics().in_lane_queue.clone())).collect();

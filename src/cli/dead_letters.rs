@@ -210,7 +210,13 @@ async fn act(args: &Args, store: &Store, shell: &mut Shell<'_>) -> Result<(), Fa
             }
             let rows = causes.iter().map(|cause| {
                 let channel = cause.channel.as_ref().map_or("-", |id| id.as_str());
-                vec![cause.count.to_string(), cause.reason.to_string(), channel.to_owned(), cause.newest.to_rfc3339_millis(), printable(&cause.detail)]
+                vec![
+                    cause.count.to_string(),
+                    cause.reason.to_string(),
+                    channel.to_owned(),
+                    cause.newest.to_rfc3339_millis(),
+                    printable(&cause.detail),
+                ]
             });
             print_table(shell, &["COUNT", "REASON", "CHANNEL", "NEWEST", "CAUSE"], rows.collect())
         }
@@ -235,7 +241,8 @@ async fn act(args: &Args, store: &Store, shell: &mut Shell<'_>) -> Result<(), Fa
         }
         Command::Purge { choice } => {
             let ids = store.select(&choice.letters()?).await.map_err(|error| failure(&error))?;
-            let purged = if choice.dry_run { ids.len() } else { store.remove(ids).await.map_err(|error| failure(&error))? };
+            let purged =
+                if choice.dry_run { ids.len() } else { store.remove(ids).await.map_err(|error| failure(&error))? };
             let report = Purged { purged: purged as u64, dry_run: choice.dry_run };
             if args.json {
                 return shell.print_json(&report);
@@ -273,17 +280,26 @@ async fn act(args: &Args, store: &Store, shell: &mut Shell<'_>) -> Result<(), Fa
         }
         Command::Import { file } => {
             let path = shell.directory.join(file);
-            let input = tokio::fs::File::open(&path).await.map_err(|error| Failure::of(&error).hint("check the path"))?;
+            let input =
+                tokio::fs::File::open(&path).await.map_err(|error| Failure::of(&error).hint("check the path"))?;
             let report = store.import(&mut tokio::io::BufReader::new(input)).await.map_err(|error| failure(&error))?;
             if args.json {
                 shell.print_json(&report)?;
             } else {
-                writeln!(shell.out, "imported {}, already there {}, faulty {}", report.imported, report.already_there, report.faulty_total)?;
+                writeln!(
+                    shell.out,
+                    "imported {}, already there {}, faulty {}",
+                    report.imported, report.already_there, report.faulty_total
+                )?;
             }
             for (line, fault) in &report.faulty {
                 shell.say("error", &format!("line {line}: {fault}"));
             }
-            if report.faulty_total > 0 { Err(Failure::new(format!("{} lines are no dead letters", report.faulty_total))) } else { Ok(()) }
+            if report.faulty_total > 0 {
+                Err(Failure::new(format!("{} lines are no dead letters", report.faulty_total)))
+            } else {
+                Ok(())
+            }
         }
         Command::Verify => {
             let report = store.verify().await.map_err(|error| failure(&error))?;
@@ -293,7 +309,10 @@ async fn act(args: &Args, store: &Store, shell: &mut Shell<'_>) -> Result<(), Fa
                 writeln!(
                     shell.out,
                     "{} letters and {} journal segments read; mended {}, beyond mending {}",
-                    report.letters, report.segments, report.mended, report.damaged.len()
+                    report.letters,
+                    report.segments,
+                    report.mended,
+                    report.damaged.len()
                 )?;
             }
             for incident in &report.incidents {
@@ -363,7 +382,8 @@ async fn replay(args: &Args, choice: &Choice, global: &Global, shell: &mut Shell
     let broker = app::connect(&plan, clock, &tracker).await.map_err(|error| super::run::start_failure(&error))?;
     let known = |id: &ChannelId| plan.channels.iter().any(|channel| channel.id == *id);
     let ids = store.select(&letters).await.map_err(|error| failure(&error))?;
-    let replaying = Replay { store: &store, broker: Arc::as_ref(&broker), known: &known, clock, dry_run: choice.dry_run };
+    let replaying =
+        Replay { store: &store, broker: Arc::as_ref(&broker), known: &known, clock, dry_run: choice.dry_run };
     let done = replaying.run(&ids, |_| {}).await;
     broker.close().await;
     store.close().await;
@@ -383,7 +403,8 @@ fn tell_replay(report: &ReplayReport, dry_run: bool, json: bool, shell: &mut She
         )?;
     }
     if report.failed > 0 {
-        return Err(Failure::new(format!("{} dead letters could not be replayed", report.failed)).hint("they are still in the store: replay them again"));
+        return Err(Failure::new(format!("{} dead letters could not be replayed", report.failed))
+            .hint("they are still in the store: replay them again"));
     }
     Ok(())
 }

@@ -85,7 +85,8 @@ fn row(finding: &Finding) -> Vec<String> {
 }
 
 async fn examine(plan: &Plan, clock: Clock) -> Vec<Finding> {
-    let mut findings = vec![Finding::new("configuration", Health::Well, format!("{} channels", plan.channels.len()), "")];
+    let mut findings =
+        vec![Finding::new("configuration", Health::Well, format!("{} channels", plan.channels.len()), "")];
     findings.push(store(plan, clock));
     findings.push(broker(plan, clock).await);
     crate::tls::install();
@@ -117,7 +118,9 @@ fn store(plan: &Plan, clock: Clock) -> Finding {
             format!("{} letters; damage was found: {}", report.letters, report.incidents.join("; ")),
             "run `interven-alerts dead-letters verify`",
         ),
-        Ok((_, report)) => Finding::new(part, Health::Well, format!("{} letters in {}", report.letters, dir.display()), ""),
+        Ok((_, report)) => {
+            Finding::new(part, Health::Well, format!("{} letters in {}", report.letters, dir.display()), "")
+        }
         Err(DeadLetterError::InUse { .. }) => {
             Finding::new(part, Health::Well, format!("{} is in use by a running worker", dir.display()), "")
         }
@@ -150,7 +153,13 @@ async fn broker(plan: &Plan, clock: Clock) -> Finding {
     }
 }
 
-async fn endpoint(plan: &Plan, channel: &ChannelPlan, post: &HttpPost, clock: Clock, clocks: &mut Vec<Duration>) -> Finding {
+async fn endpoint(
+    plan: &Plan,
+    channel: &ChannelPlan,
+    post: &HttpPost,
+    clock: Clock,
+    clocks: &mut Vec<Duration>,
+) -> Finding {
     let part = format!("channel {}", channel.id);
     let parcel = sample(plan, channel, clock);
     let host = parcel.endpoint.expose().host_str().unwrap_or("?").to_owned();
@@ -189,8 +198,12 @@ fn time(clocks: &[Duration]) -> Finding {
     // HTTP tells whole seconds, and an answer takes time: the nearest of all is the fairest.
     let says = format!("within {} s of the endpoints' clocks", off.as_secs() + 1);
     if *off > CLOCK_OFF_MAX {
-        return Finding::new("clock", Health::Ill, format!("{} s off", off.as_secs()), "synchronise the clock (NTP): signatures and lateness depend on it");
+        return Finding::new(
+            "clock",
+            Health::Ill,
+            format!("{} s off", off.as_secs()),
+            "synchronise the clock (NTP): signatures and lateness depend on it",
+        );
     }
     Finding::new("clock", Health::Well, says, "")
 }
-

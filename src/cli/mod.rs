@@ -153,11 +153,13 @@ fn runtime(worker: bool) -> Result<tokio::runtime::Runtime, Failure> {
 
 /// The http or https URL that an argument gives.
 fn url_argument(text: &str) -> Result<url::Url, Failure> {
-    url::Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()).ok_or_else(|| {
-        Failure::new(format!("`{}` is no URL of a worker", crate::settings::printable(text)))
-            .hint("give it as http://HOST:PORT")
-            .exit(Exit::Usage)
-    })
+    url::Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()).ok_or_else(
+        || {
+            Failure::new(format!("`{}` is no URL of a worker", crate::settings::printable(text)))
+                .hint("give it as http://HOST:PORT")
+                .exit(Exit::Usage)
+        },
+    )
 }
 
 /// Runs the command that `argv` asks for, and returns the exit code.

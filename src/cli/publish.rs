@@ -86,7 +86,8 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
             let clock = shell.clock;
             runtime.block_on(async {
                 let tracker = TaskTracker::new();
-                let broker = app::connect(&plan, clock, &tracker).await.map_err(|error| super::run::start_failure(&error))?;
+                let broker =
+                    app::connect(&plan, clock, &tracker).await.map_err(|error| super::run::start_failure(&error))?;
                 let done = publish_all(args, &BrokerDoor(Arc::clone(&broker)), &progress, &mut report, shell).await;
                 broker.close().await;
                 done
@@ -132,8 +133,11 @@ impl Door for BrokerDoor {
 
     async fn hand_in(&self, decisions: Vec<Decision>) -> Result<(), Failure> {
         for decision in decisions {
-            let message =
-                Message { to: Destination::DecisionsExchange, id: decision.id.to_string(), body: decision.raw().clone() };
+            let message = Message {
+                to: Destination::DecisionsExchange,
+                id: decision.id.to_string(),
+                body: decision.raw().clone(),
+            };
             let mut wait = Duration::from_millis(250);
             let mut tries = 1;
             while let Err(error) = self.0.publish(message.clone()).await {
@@ -160,7 +164,8 @@ impl ServerDoor {
         let mut url = url_argument(server)?;
         url.set_path("/v1/events");
         let token = (shell.env)("INTERVEN_ALERTS_TOKEN").map(Secret::new).ok_or_else(|| {
-            Failure::new("there is no token for the worker").hint("set INTERVEN_ALERTS_TOKEN; `interven-alerts token NAME --role publisher` makes one")
+            Failure::new("there is no token for the worker")
+                .hint("set INTERVEN_ALERTS_TOKEN; `interven-alerts token NAME --role publisher` makes one")
         })?;
         let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
             .map_err(|_| Failure::new("INTERVEN_ALERTS_TOKEN holds characters that no token has"))?;
@@ -188,8 +193,10 @@ impl Door for ServerDoor {
         let parcel = Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: Bytes::from(body) };
         match self.post.post(parcel, REQUEST_LIMIT).await {
             Ok(reply) if reply.status.as_u16() == 202 => Ok(()),
-            Ok(reply) => Err(Failure::new(format!("the worker answered {}", crate::channels::judging::explain(&reply)))
-                .hint("decisions of this request may have to be published again")),
+            Ok(reply) => {
+                Err(Failure::new(format!("the worker answered {}", crate::channels::judging::explain(&reply)))
+                    .hint("decisions of this request may have to be published again"))
+            }
             Err(trouble) => Err(Failure::new(format!("the worker could not be reached: {}", trouble.as_str()))
                 .hint("check --server and that the worker runs")),
         }
@@ -286,7 +293,8 @@ impl Lines {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let decision = Decision::decode(Bytes::copy_from_slice(line.trim_ascii())).map_err(|fault| fault.to_string());
+            let decision =
+                Decision::decode(Bytes::copy_from_slice(line.trim_ascii())).map_err(|fault| fault.to_string());
             return Ok(Some((self.number, decision)));
         }
     }

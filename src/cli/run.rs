@@ -32,10 +32,12 @@ pub fn run(global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
             () = signals.next() => false,
         };
         if broken {
-            return Err(Failure::new("a part of the worker has ended unexpectedly").hint("see the log above; start the worker again"));
+            return Err(Failure::new("a part of the worker has ended unexpectedly")
+                .hint("see the log above; start the worker again"));
         }
         if !stopped_in_order {
-            return Err(Failure::new("stopped at once by a second signal").hint("the broker hands out again what was under way"));
+            return Err(Failure::new("stopped at once by a second signal")
+                .hint("the broker hands out again what was under way"));
         }
         Ok(())
     })
@@ -43,7 +45,9 @@ pub fn run(global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
 
 pub(super) fn start_failure(error: &StartError) -> Failure {
     let exit = match error {
-        StartError::Listen { .. } | StartError::Store(_) | StartError::Broker(_) | StartError::Client(_) => Exit::Failed,
+        StartError::Listen { .. } | StartError::Store(_) | StartError::Broker(_) | StartError::Client(_) => {
+            Exit::Failed
+        }
     };
     Failure::of(error).hint(error.hint()).exit(exit)
 }

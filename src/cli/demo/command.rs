@@ -40,7 +40,11 @@ pub fn run(shell: &mut Shell<'_>) -> Result<(), Failure> {
             Ok::<bool, Trouble>(summary?.adds_up())
         })
         .map_err(|trouble| Failure::new("the demo could not go on").caused_by(trouble.to_string()))?;
-    if adds_up { Ok(()) } else { Err(Failure::new("the numbers do not add up").hint("please report it with the output above")) }
+    if adds_up {
+        Ok(())
+    } else {
+        Err(Failure::new("the numbers do not add up").hint("please report it with the output above"))
+    }
 }
 
 /// A directory that is removed at the end.
@@ -49,7 +53,8 @@ struct Scratch(std::path::PathBuf);
 impl Scratch {
     fn new() -> Result<Self, Failure> {
         let path = std::env::temp_dir().join(format!("interven-alerts-demo-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&path).map_err(|error| Failure::of(&error).hint("set TMPDIR to a directory that can be written"))?;
+        std::fs::create_dir(&path)
+            .map_err(|error| Failure::of(&error).hint("set TMPDIR to a directory that can be written"))?;
         Ok(Self(path))
     }
 }
@@ -72,7 +77,8 @@ struct RealBackstage<'a> {
 
 impl Backstage for RealBackstage<'_> {
     async fn publish(&self, decision: Bytes) -> Result<(), Trouble> {
-        let id = Decision::decode(decision.clone()).map_or_else(|_| String::from("malformed"), |decision| decision.id.to_string());
+        let id = Decision::decode(decision.clone())
+            .map_or_else(|_| String::from("malformed"), |decision| decision.id.to_string());
         Ok(self.worker.broker().publish(Message { to: Destination::DecisionsExchange, id, body: decision }).await?)
     }
 
@@ -102,8 +108,13 @@ impl Backstage for RealBackstage<'_> {
     async fn replay(&self, letters: &[LetterId]) -> Result<usize, Trouble> {
         let broker = self.worker.broker();
         let known = |id: &ChannelId| self.worker.lanes().iter().any(|lane| lane.id() == id);
-        let replay =
-            Replay { store: self.worker.store(), broker: Arc::as_ref(&broker), known: &known, clock: self.clock, dry_run: false };
+        let replay = Replay {
+            store: self.worker.store(),
+            broker: Arc::as_ref(&broker),
+            known: &known,
+            clock: self.clock,
+            dry_run: false,
+        };
         let report = replay.run(letters, |_| {}).await?;
         for lane in self.worker.lanes() {
             lane.metrics().replayed.inc_by(report.by_channel.get(&Some(lane.id().clone())).copied().unwrap_or(0));
