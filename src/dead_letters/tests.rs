@@ -124,6 +124,14 @@ impl Broker for MemoryBroker {
         mpsc::channel(1).1
     }
 
+    fn ready(&self, _limit: Duration) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn unsettled(&self) -> u64 {
+        self.state.out.lock().unwrap().len() as u64
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         watch::channel(Health { connected: true, reconnects: 0 }).1
     }

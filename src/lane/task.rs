@@ -516,7 +516,7 @@ impl Lane {
                     match at.cmp(&accepted) {
                         std::cmp::Ordering::Less => self.delivered(errand),
                         std::cmp::Ordering::Equal => {
-                            self.bury(errand, DeathReason::Refused, &detail, last.clone()).await
+                            self.bury(errand, DeathReason::Refused, &detail, last.clone()).await;
                         }
                         std::cmp::Ordering::Greater => self.ready.push_back(errand),
                     }

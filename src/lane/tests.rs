@@ -233,11 +233,11 @@ impl Bench {
         Receipt::new(0, self.receipts.clone())
     }
 
-    async fn from_memory(&self, id: &str) {
+    async fn hand_over(&self, id: &str) {
         self.handle.hand_over(self.delivery(id), self.receipt(), false).await;
     }
 
-    async fn from_queue(&self, delivery: &Delivery, redelivered: bool) {
+    async fn put_in_queue(&self, delivery: &Delivery, redelivered: bool) {
         let arrival = Arrival { body: delivery.to_bytes(), redelivered, receipt: self.receipt() };
         self.queue.send(arrival).await.unwrap();
     }
@@ -284,6 +284,7 @@ impl Bench {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a script is a list of results")]
 fn status(status: u16) -> Result<Reply, Trouble> {
     Ok(Reply::new(status, ""))
 }
@@ -295,7 +296,7 @@ fn about(found: Duration, expected: Duration) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_delivery_from_memory_is_posted_and_its_receipt_settled() {
     let bench = Bench::new(ScriptedPost::new([]));
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     assert_eq!(bench.posts(1).await[0].1, "a");
     assert_eq!((bench.delivered(), bench.settled()), (1, 1));
     assert_eq!(bench.handle.metrics.in_memory.get(), 0);
@@ -307,11 +308,11 @@ async fn a_rate_limited_endpoint_is_left_alone_for_as_long_as_it_asked() {
     // Method: script two replies, let paused time jump, then read the clock.
     let asked = Reply::new(429, "").with_header("retry-after", "30");
     let mut bench = Bench::new(ScriptedPost::new([Ok(asked)]));
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     let parked = bench.parked().await;
     assert_eq!(parked.attempts, 0);
     assert!(matches!(bench.handle.state(), LaneState::Paused { .. }));
-    bench.from_queue(&parked, false).await;
+    bench.put_in_queue(&parked, false).await;
     let posts = bench.posts(2).await;
     assert!((secs(30)..secs(34)).contains(&posts[1].0), "{posts:?}");
     assert_eq!(bench.handle.state(), LaneState::Flowing);
@@ -322,7 +323,7 @@ async fn five_failures_in_a_row_pause_the_lane_and_a_single_probe_ends_it() {
     let script = std::iter::repeat_n(Err(Trouble::Refused), 6);
     let bench = Bench::new(ScriptedPost::new(script));
     for id in ["a", "b", "c", "d", "e", "f", "g"] {
-        bench.from_queue(&bench.delivery(id), false).await;
+        bench.put_in_queue(&bench.delivery(id), false).await;
     }
     let posts = bench.posts(6).await;
     // The sixth was the probe; it failed, so the pause goes on, and nothing else was tried in between.
@@ -338,11 +339,11 @@ async fn five_failures_in_a_row_pause_the_lane_and_a_single_probe_ends_it() {
 async fn a_paused_lane_hands_its_memory_to_the_broker() {
     let mut bench = Bench::new(ScriptedPost::new([Ok(Reply::new(429, "").with_header("retry-after", "60"))]));
     for id in ["a", "b"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     let parked = [bench.parked().await, bench.parked().await].map(|delivery| delivery.decision.id.to_string());
     assert!(parked.contains(&String::from("a")) && parked.contains(&String::from("b")));
-    bench.from_memory("c").await;
+    bench.hand_over("c").await;
     assert_eq!(&*bench.parked().await.decision.id, "c");
     assert_eq!((bench.settled(), bench.handle.metrics.in_memory.get()), (3, 0));
 }
@@ -352,7 +353,7 @@ async fn a_broken_destination_holds_the_lane_and_probes_grow_from_five_minutes_t
     let bench = Bench::new(ScriptedPost::new(std::iter::repeat_n(status(404), 7)));
     // The window is given back to the broker now and then; what is given back comes again.
     for _ in 0..40 {
-        bench.from_queue(&bench.delivery("a"), false).await;
+        bench.put_in_queue(&bench.delivery("a"), false).await;
     }
     let gaps: Vec<u64> = bench.posts(1).await.into_iter().map(|(at, _)| at.as_secs()).collect();
     assert_eq!(gaps, [0]);
@@ -368,7 +369,7 @@ async fn a_broken_destination_holds_the_lane_and_probes_grow_from_five_minutes_t
 #[tokio::test(start_paused = true)]
 async fn a_delivery_dies_when_its_attempts_are_used_up_and_no_sooner() {
     let mut bench = Bench::new(ScriptedPost::new(std::iter::repeat_n(status(500), 20)));
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     let mut attempts = 0;
     let letter = loop {
         match bench.jobs.recv().await.unwrap() {
@@ -377,7 +378,7 @@ async fn a_delivery_dies_when_its_attempts_are_used_up_and_no_sooner() {
                 let delivery = Delivery::from_bytes(&message.body).unwrap();
                 assert!(delivery.attempts > attempts);
                 attempts = delivery.attempts;
-                bench.from_queue(&delivery, false).await;
+                bench.put_in_queue(&delivery, false).await;
             }
             Job::Bury { letter, .. } => break letter,
         }
@@ -392,7 +393,7 @@ async fn a_limit_holds_to_the_token_and_is_used_to_the_full() {
     let rate = Rate { count: 1, per: secs(1), burst: 1 };
     let bench = Bench::with(ScriptedPost::new([]), LanePlan { pace: vec![rate], ..plan(Plainly { batch: None }) });
     for id in 0..30 {
-        bench.from_queue(&bench.delivery(&id.to_string()), false).await;
+        bench.put_in_queue(&bench.delivery(&id.to_string()), false).await;
     }
     for (at, (sent, _)) in (0..).zip(bench.posts(30).await) {
         assert!(about(sent, secs(at)), "{at}: {sent:?}");
@@ -400,10 +401,10 @@ async fn a_limit_holds_to_the_token_and_is_used_to_the_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limited_lane_takes_nothing_from_memory() {
+async fn a_limited_lane_takes_nothing_hand_over() {
     let rate = Rate { count: 1, per: secs(1), burst: 1 };
     let mut bench = Bench::with(ScriptedPost::new([]), LanePlan { pace: vec![rate], ..plan(Plainly { batch: None }) });
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     assert_eq!(&*bench.parked().await.decision.id, "a");
     assert!(bench.post.seen().is_empty());
 }
@@ -411,10 +412,10 @@ async fn a_limited_lane_takes_nothing_from_memory() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_card_is_tried_once_more_as_plain_text_and_is_then_dead() {
     let mut bench = Bench::new(ScriptedPost::new([status(400), status(400), status(400), status(200)]));
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     let letter = bench.buried().await;
     assert_eq!((letter.reason, letter.attempts), (DeathReason::Refused, 0));
-    bench.from_memory("b").await;
+    bench.hand_over("b").await;
     let bodies: Vec<String> = bench.posts(4).await.into_iter().map(|(_, body)| body).collect();
     assert_eq!(bodies, ["a", "plain:a", "b", "plain:b"]);
     assert_eq!(bench.delivered(), 1);
@@ -426,10 +427,10 @@ async fn what_is_too_late_is_dead_and_not_posted() {
     let mut bench = Bench::new(ScriptedPost::new([]));
     let mut old = bench.delivery("old");
     old.first_at = Timestamp::from_unix_millis(bench.clock.now().unix_millis() - 24 * 3_600_000 - 1);
-    bench.from_queue(&old, false).await;
+    bench.put_in_queue(&old, false).await;
     assert_eq!(bench.buried().await.reason, DeathReason::Expired);
     tokio::time::sleep(secs(2 * 24 * 3600)).await;
-    bench.from_queue(&bench.delivery("unanswered"), false).await;
+    bench.put_in_queue(&bench.delivery("unanswered"), false).await;
     assert_eq!(bench.buried().await.reason, DeathReason::ApprovalExpired);
     assert!(bench.post.seen().is_empty());
 }
@@ -437,8 +438,8 @@ async fn what_is_too_late_is_dead_and_not_posted() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_rendering_ends_as_a_dead_letter_and_the_lane_goes_on() {
     let mut bench = Bench::new(ScriptedPost::new([]));
-    bench.from_memory("panic").await;
-    bench.from_memory("b").await;
+    bench.hand_over("panic").await;
+    bench.hand_over("b").await;
     assert_eq!(bench.buried().await.reason, DeathReason::Poison);
     assert_eq!(bench.posts(1).await[0].1, "b");
 }
@@ -447,10 +448,10 @@ async fn a_panic_in_rendering_ends_as_a_dead_letter_and_the_lane_goes_on() {
 async fn what_was_delivered_is_not_delivered_again_when_the_broker_had_not_heard_of_it() {
     let bench = Bench::new(ScriptedPost::new([]));
     let delivery = bench.delivery("a");
-    bench.from_queue(&delivery, false).await;
+    bench.put_in_queue(&delivery, false).await;
     bench.posts(1).await;
-    bench.from_queue(&delivery, true).await;
-    bench.from_queue(&bench.delivery("b"), true).await;
+    bench.put_in_queue(&delivery, true).await;
+    bench.put_in_queue(&bench.delivery("b"), true).await;
     let posts = bench.posts(2).await;
     assert_eq!((posts.len(), posts[1].1.as_str()), (2, "b"));
     assert_eq!((bench.delivered(), bench.settled()), (2, 3));
@@ -460,10 +461,10 @@ async fn what_was_delivered_is_not_delivered_again_when_the_broker_had_not_heard
 async fn a_stop_finishes_the_send_under_way_parks_memory_and_gives_the_queue_back() {
     let post = Arc::new(ScriptedPost { takes: secs(3), ..ScriptedPost::default() });
     let mut bench = Bench::new(post);
-    bench.from_memory("under way").await;
+    bench.hand_over("under way").await;
     bench.posts(1).await;
-    bench.from_memory("waiting").await;
-    bench.from_queue(&bench.delivery("queued"), false).await;
+    bench.hand_over("waiting").await;
+    bench.put_in_queue(&bench.delivery("queued"), false).await;
     bench.stop.cancel();
     bench.tracker.close();
     bench.tracker.wait().await;
@@ -482,7 +483,7 @@ fn batched(events: usize) -> LanePlan {
 async fn a_batch_goes_when_it_is_full_or_its_first_has_waited_long_enough() {
     let bench = Bench::with(ScriptedPost::new([]), batched(3));
     for id in ["a", "b", "c", "d"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     let posts = bench.posts(2).await;
     assert_eq!((posts[0].1.as_str(), posts[1].1.as_str()), ("a b c", "d"));
@@ -496,7 +497,7 @@ async fn one_refused_member_of_a_batch_is_found_and_the_others_are_delivered() {
     let named = Reply::new(400, "").with_header("accepted", "2");
     let mut bench = Bench::with(ScriptedPost::new([Ok(named)]), batched(4));
     for id in ["a", "b", "c", "d"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     assert_eq!(bench.buried().await.decision_id.as_deref(), Some("c"));
     let posts = bench.posts(2).await;
@@ -508,7 +509,7 @@ async fn one_refused_member_of_a_batch_is_found_and_the_others_are_delivered() {
 async fn a_batch_that_is_too_large_is_sent_in_halves() {
     let bench = Bench::with(ScriptedPost::new([status(413), status(200), status(200)]), batched(4));
     for id in ["a", "b", "c", "d"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     let bodies: Vec<String> = bench.posts(3).await.into_iter().map(|(_, body)| body).collect();
     assert_eq!(bodies, ["a b c d", "a b", "c d"]);
@@ -521,7 +522,7 @@ async fn a_refused_member_that_nobody_names_is_found_by_halving() {
     let script = [400, 200, 400, 400, 400, 200].map(status);
     let mut bench = Bench::with(ScriptedPost::new(script), batched(4));
     for id in ["a", "b", "c", "d"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     assert_eq!(bench.buried().await.decision_id.as_deref(), Some("c"));
     bench.posts(6).await;
@@ -532,11 +533,11 @@ async fn a_refused_member_that_nobody_names_is_found_by_halving() {
 async fn a_failed_attempt_is_written_down_on_the_broker() {
     // Goal: a counted attempt survives the worker. Method: what came from the lane's queue goes back there, richer by one.
     let mut bench = Bench::new(ScriptedPost::new([status(503)]));
-    bench.from_queue(&bench.delivery("a"), false).await;
+    bench.put_in_queue(&bench.delivery("a"), false).await;
     let parked = bench.parked().await;
     assert_eq!(parked.attempts, 1);
     assert!(parked.not_before.unwrap() > bench.clock.now());
-    bench.from_queue(&parked, false).await;
+    bench.put_in_queue(&parked, false).await;
     let posts = bench.posts(2).await;
     assert!(posts[1].0 >= Duration::from_millis(750), "{posts:?}");
 }
