@@ -119,7 +119,7 @@ impl Worker {
         let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&broker), clock));
         let (draining, until) = (Arc::clone(&keeper), stop.clone());
         background.spawn(async move { draining.drain(until).await });
-        let settler = Settler::start(Arc::clone(&broker), keeper, metrics.clone(), &carrier, give_up.clone());
+        let settler = Settler::start(Arc::clone(&broker), keeper, metrics.clone(), clock, &carrier, give_up.clone());
 
         let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)
             .map_err(|error| StartError::Client(reqwest_error::Hidden(error.to_string())))?;
