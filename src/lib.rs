@@ -12,3 +12,4 @@ pub mod model;
 pub mod route;
 pub mod settings;
 pub mod telemetry;
+pub mod tls;

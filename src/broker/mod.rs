@@ -9,8 +9,10 @@
 //!
 //! Absent on purpose: what a message means. Bodies are bytes here.
 //!
-//! Start with [`Broker`], then [`receipt`].
+//! Start with [`Broker`], then [`receipt`], then [`rabbitmq`] and [`embedded`], which keep the promises.
 
+pub mod embedded;
+pub mod rabbitmq;
 pub mod receipt;
 
 use std::{fmt, num::NonZeroU16};
@@ -165,13 +167,31 @@ impl Arrivals {
     }
 
     /// The next message; `None` when the broker was closed. Cancel-safe.
+    ///
+    /// Messages of a connection that was lost meanwhile are passed over: the broker hands them out again.
     pub async fn recv(&mut self) -> Option<Arrival> {
-        self.arrivals.recv().await
+        loop {
+            let arrival = self.arrivals.recv().await?;
+            if !arrival.receipt.is_void() {
+                return Some(arrival);
+            }
+        }
     }
 
     /// At least one and at most `limit` messages, appended to `batch`; zero when the broker was closed. Cancel-safe.
     pub async fn recv_many(&mut self, batch: &mut Vec<Arrival>, limit: usize) -> usize {
-        self.arrivals.recv_many(batch, limit).await
+        loop {
+            let before = batch.len();
+            let received = self.arrivals.recv_many(batch, limit).await;
+            let mut place = 0;
+            batch.retain(|arrival| {
+                place += 1;
+                place <= before || !arrival.receipt.is_void()
+            });
+            if received == 0 || batch.len() > before {
+                return batch.len() - before;
+            }
+        }
     }
 }
 

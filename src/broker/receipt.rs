@@ -17,6 +17,12 @@ pub trait Desk: Send + Sync {
     /// The message `tag` is done with: `settled` by every share, or else to be handed out again. Called once per receipt, from
     /// any thread; must not block.
     fn close(&self, tag: u64, settled: bool);
+
+    /// Whether closing can have no effect any more, because the connection that the message came by is gone. The broker hands
+    /// such a message out again in any case, so work that has not begun need not begin.
+    fn is_void(&self) -> bool {
+        false
+    }
 }
 
 /// A share of the duty to settle one message.
@@ -42,6 +48,11 @@ impl Receipt {
     /// One more share.
     pub fn share(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), settled: false }
+    }
+
+    /// Whether settling it can have no effect any more; see [`Desk::is_void`].
+    pub fn is_void(&self) -> bool {
+        self.shared.desk.is_void()
     }
 
     /// This share is done: what it stood for cannot be lost any more.

@@ -1,0 +1,271 @@
+//! A consumer that outlives channels, connections and its queue.
+//!
+//! Each consumer has an AMQP channel of its own, so that what happens to one (a deleted queue, a time-out of the broker, a lost
+//! receipt) happens to no other. A connection carries about 2,000 channels (`channel_max` of the broker, 2047 by default): that
+//! many lanes one worker can consume, and the next one waits with a warning.
+//!
+//! What a receipt that is dropped unsettled needs is a redelivery, and the only one that keeps the queue's order is to close the
+//! channel: an explicit requeue may send the message to the tail. So the channel is closed after a moment, in which siblings can
+//! finish, and opened again; the moment grows while losses go on, against a loop that would burn the machine.
+
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    Channel,
+    message::Delivery,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Sessions,
+    failure::{Failure, NOT_FOUND, limited},
+    link::{Backoff, Link},
+    session::{Schedule, Session},
+    topology::{Topology, close, open, short},
+};
+use crate::broker::{Arrival, Queue, Receipt};
+
+/// The longest that a call on the channel may take.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long receipts that are still out may be settled after their consumer was dropped.
+const PARTING: Duration = Duration::from_secs(30);
+
+/// The same when everything closes.
+const CLOSING: Duration = Duration::from_secs(3);
+
+/// The pause between a lost receipt and the redelivery: the first one, and the longest.
+const RECYCLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// After this long without a loss the pause is the first one again.
+const RECYCLE_CALM: Duration = Duration::from_mins(1);
+
+/// How many deliveries are handed over before anything else is looked at.
+const BURST: usize = 64;
+
+/// The task behind one `Arrivals`.
+pub(super) struct Consumer {
+    pub(super) queue: Queue,
+    pub(super) window: NonZeroU16,
+    pub(super) link: Link,
+    pub(super) topology: Arc<Topology>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) stop: CancellationToken,
+    pub(super) arrivals: mpsc::Sender<Arrival>,
+}
+
+/// Why a session ended.
+enum Over {
+    /// Nobody takes arrivals any more.
+    Dropped,
+    /// The broker is being closed.
+    Stopped,
+    /// A receipt was dropped unsettled: its message must come again.
+    Lost,
+    /// The channel, the queue or the connection is gone.
+    Failed(Failure),
+}
+
+impl Consumer {
+    /// Consumes until the other end is gone or the broker is closed.
+    pub(super) async fn run(self) {
+        let name = self.topology.queue(&self.queue);
+        let mut backoff = Backoff::new();
+        let mut recycle = RECYCLE.0;
+        let mut told = String::new();
+        loop {
+            let connection = tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.arrivals.closed() => return,
+                connection = self.link.connection() => match connection {
+                    Some(connection) => connection,
+                    None => return,
+                },
+            };
+            let since = Instant::now();
+            let session = Arc::new(Session::new(self.window.get()));
+            let over = match self.open(&connection, &name).await {
+                Ok((channel, consumer)) => {
+                    self.sessions.add(&self.queue, &session);
+                    let over = self.serve(&channel, consumer, &session).await;
+                    self.finish(&channel, &session, &over, recycle).await;
+                    over
+                }
+                Err(failure) => Over::Failed(failure),
+            };
+            session.end();
+            let pause = match over {
+                Over::Dropped | Over::Stopped => return,
+                Over::Lost => {
+                    if since.elapsed() > RECYCLE_CALM {
+                        recycle = RECYCLE.0;
+                    }
+                    tracing::warn!(queue = name, "a receipt was dropped unsettled, its message is asked for again");
+                    recycle = (recycle * 2).min(RECYCLE.1);
+                    continue;
+                }
+                Over::Failed(failure) => {
+                    if since.elapsed() > Duration::from_secs(5) {
+                        backoff.reset();
+                    }
+                    let text = failure.to_string();
+                    if text == told {
+                        tracing::debug!(queue = name, why = text, late = session.late(), "not consuming");
+                    } else {
+                        tracing::warn!(queue = name, why = text, "stopped consuming, beginning again");
+                        told = text;
+                    }
+                    backoff.pause()
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.arrivals.closed() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Opens a channel and consumes. A queue that is gone is made again.
+    async fn open(&self, connection: &lapin::Connection, name: &str) -> Result<(Channel, lapin::Consumer), Failure> {
+        match self.consume(connection, name).await {
+            Err(failure) if failure.reply_code() == Some(NOT_FOUND) => {
+                self.topology.establish_queue(connection, &self.queue).await?;
+                self.consume(connection, name).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn consume(&self, connection: &lapin::Connection, name: &str) -> Result<(Channel, lapin::Consumer), Failure> {
+        let channel = open(connection).await?;
+        let doing = "could not consume the queue";
+        let call = channel.basic_qos(self.window.get(), BasicQosOptions::default());
+        limited(doing, name, CALL_LIMIT, call).await?;
+        let call = channel.basic_consume(short(name), "".into(), BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = limited(doing, name, CALL_LIMIT, call).await?;
+        Ok((channel, consumer))
+    }
+
+    /// Hands deliveries over and acknowledges what is settled, until something ends it.
+    async fn serve(&self, channel: &Channel, mut consumer: lapin::Consumer, session: &Arc<Session>) -> Over {
+        let tag = consumer.tag();
+        let mut schedule = Schedule::default();
+        let over = loop {
+            let due = schedule.at;
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break Over::Stopped,
+                () = self.arrivals.closed() => break Over::Dropped,
+                () = session.news.notified() => {
+                    if session.has_lost() {
+                        // Whoever drops its arrivals drops the buffered ones with them: that is no loss.
+                        break if self.arrivals.is_closed() { Over::Dropped } else { Over::Lost };
+                    }
+                    session.plan(&mut schedule);
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Err(failure) = session.flush(channel, &mut schedule, false).await {
+                        break Over::Failed(failure);
+                    }
+                }
+                delivery = consumer.next() => {
+                    if let Err(over) = self.hand_over(delivery, &mut consumer, session).await {
+                        break over;
+                    }
+                }
+            }
+        };
+        if channel.status().connected() {
+            // The broker may hand the rest to others at once.
+            let call = channel.basic_cancel(tag, BasicCancelOptions::default());
+            if let Err(failure) = limited("could not cancel", "", CALL_LIMIT, call).await {
+                tracing::debug!(%failure, "the consumer was not cancelled");
+            }
+        }
+        over
+    }
+
+    /// Hands over one delivery and those that are there already.
+    async fn hand_over(
+        &self,
+        first: Option<lapin::Result<Delivery>>,
+        consumer: &mut lapin::Consumer,
+        session: &Arc<Session>,
+    ) -> Result<(), Over> {
+        let mut next = first;
+        for left in (0..BURST).rev() {
+            let delivery = match next {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(error)) => return Err(Over::Failed(Failure::of("the consumer was ended", error))),
+                None => {
+                    let why = "the consumer was cancelled by the broker: its queue was deleted or moved";
+                    return Err(Over::Failed(Failure::new(why, "", false)));
+                }
+            };
+            session.delivered(delivery.delivery_tag);
+            let arrival = Arrival {
+                body: Bytes::from(delivery.data),
+                redelivered: delivery.redelivered,
+                receipt: Receipt::new(delivery.delivery_tag, Arc::clone(session) as _),
+            };
+            if let Err(mpsc::error::TrySendError::Full(arrival)) = self.arrivals.try_send(arrival) {
+                // The buffer is as large as the window, so only arrivals of an earlier channel can fill it.
+                tokio::select! {
+                    () = self.stop.cancelled() => return Err(Over::Stopped),
+                    sent = self.arrivals.send(arrival) => sent.map_err(|_| Over::Dropped)?,
+                }
+            }
+            if left == 0 {
+                break;
+            }
+            match consumer.next().now_or_never() {
+                Some(delivery) => next = delivery,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets receipts that are still out be settled, as long as that is of use, and closes the channel.
+    async fn finish(&self, channel: &Channel, session: &Session, over: &Over, recycle: Duration) {
+        let patience = match over {
+            Over::Dropped => PARTING,
+            Over::Stopped => CLOSING,
+            Over::Lost => recycle,
+            Over::Failed(_) => Duration::ZERO,
+        };
+        let deadline = Instant::now() + patience;
+        let mut schedule = Schedule::default();
+        while session.out() > 0 && channel.status().connected() {
+            session.plan(&mut schedule);
+            let at = schedule.at.map_or(deadline, |at| at.min(deadline));
+            tokio::select! {
+                () = session.news.notified() => {}
+                () = self.stop.cancelled(), if patience > CLOSING => break,
+                () = tokio::time::sleep_until(at) => {
+                    if Instant::now() >= deadline || session.flush(channel, &mut schedule, false).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        if matches!(over, Over::Lost) {
+            // The pause is against a hot loop, so it is kept even when no sibling needs it.
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        }
+        if let Err(failure) = session.flush(channel, &mut schedule, true).await {
+            tracing::debug!(%failure, "the last acknowledgements were not sent, their messages come again");
+        }
+        session.end();
+        close(channel).await;
+    }
+}

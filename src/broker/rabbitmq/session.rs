@@ -1,0 +1,173 @@
+//! The desk of one AMQP channel: where receipts come back, from any thread, and what wakes the consumer's task.
+//!
+//! Closing a receipt is the hot path: one short lock, and a wake-up only when there is news (the first to settle, a batch that
+//! is full, a loss, or the last one that somebody waits for). The task then does the talking.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use lapin::{Channel, options::BasicAckOptions};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    failure::{Failure, limited},
+    ledger::Ledger,
+};
+use crate::broker::receipt::Desk;
+
+/// How long settled receipts are collected before the broker is told.
+const COLLECT: Duration = Duration::from_millis(5);
+
+/// How long the settled prefix may stand still before what is settled behind it is acknowledged singly, while the window
+/// is filling up; and however full it is.
+const STALL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// How often a standing prefix is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The longest that an acknowledgement may take to be written.
+const ACK_LIMIT: Duration = Duration::from_secs(10);
+
+/// One AMQP channel's deliveries and their receipts.
+#[derive(Debug)]
+pub(super) struct Session {
+    ledger: Mutex<Ledger>,
+    /// Wakes the consumer's task.
+    pub(super) news: Notify,
+    window: usize,
+    /// The channel is gone: closing receipts has no effect any more.
+    ended: AtomicBool,
+    /// Receipts that were settled too late: their messages come again.
+    late: AtomicU64,
+}
+
+/// When the broker is told next, and since when the prefix stands still.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    /// When to call [`Session::flush`] next.
+    pub(super) at: Option<Instant>,
+    standing_since: Option<Instant>,
+}
+
+impl Session {
+    pub(super) fn new(window: u16) -> Self {
+        Self {
+            ledger: Mutex::default(),
+            news: Notify::new(),
+            window: usize::from(window),
+            ended: AtomicBool::new(false),
+            late: AtomicU64::new(0),
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many settled receipts make a full batch.
+    fn batch(&self) -> usize {
+        (self.window / 8).max(1)
+    }
+
+    pub(super) fn delivered(&self, tag: u64) {
+        self.ledger().delivered(tag);
+    }
+
+    /// How many deliveries the broker still counts as ours.
+    pub(super) fn unacknowledged(&self) -> usize {
+        if self.ended.load(Ordering::Relaxed) { 0 } else { self.ledger().unacknowledged() }
+    }
+
+    /// How many receipts are out.
+    pub(super) fn out(&self) -> usize {
+        self.ledger().out()
+    }
+
+    /// Whether a receipt was dropped unsettled.
+    pub(super) fn has_lost(&self) -> bool {
+        self.ledger().lost() > 0
+    }
+
+    /// The channel is gone.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// After news: says when to tell the broker, if it is not planned yet.
+    pub(super) fn plan(&self, schedule: &mut Schedule) {
+        let settled = self.ledger().settled();
+        if settled >= self.batch() && schedule.standing_since.is_none() {
+            schedule.at = Some(Instant::now());
+        } else if settled > 0 {
+            schedule.at.get_or_insert_with(|| Instant::now() + COLLECT);
+        }
+    }
+
+    /// Tells the broker of what is settled: the prefix together, the rest singly when its time has come or `all` is wanted.
+    pub(super) async fn flush(&self, channel: &Channel, schedule: &mut Schedule, all: bool) -> Result<(), Failure> {
+        let now = Instant::now();
+        let (prefix, stragglers, standing) = {
+            let mut ledger = self.ledger();
+            let prefix = ledger.take_prefix();
+            if prefix.is_some() {
+                schedule.standing_since = None;
+            }
+            let mut stragglers = Vec::new();
+            if ledger.settled() > 0 {
+                let stood = now - *schedule.standing_since.get_or_insert(now);
+                let filling = ledger.settled() >= (self.window / 4).max(1);
+                if all || stood >= STALL.1 || (stood >= STALL.0 && filling) {
+                    stragglers = ledger.take_stragglers();
+                }
+            }
+            (prefix, stragglers, ledger.settled() > 0)
+        };
+        if standing {
+            schedule.at = Some(now + LOOK);
+        } else {
+            *schedule = Schedule::default();
+        }
+        if let Some(tag) = prefix {
+            let call = channel.basic_ack(tag, BasicAckOptions { multiple: true });
+            limited("could not acknowledge", "", ACK_LIMIT, call).await?;
+        }
+        if !stragglers.is_empty() {
+            let acks = stragglers.into_iter().map(|tag| channel.basic_ack(tag, BasicAckOptions::default()));
+            let call = async { join_all(acks).await.into_iter().collect::<lapin::Result<()>>() };
+            limited("could not acknowledge", "", ACK_LIMIT, call).await?;
+        }
+        Ok(())
+    }
+
+    /// How many receipts were settled after the channel was gone.
+    pub(super) fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+}
+
+impl Desk for Session {
+    fn close(&self, tag: u64, settled: bool) {
+        if self.ended.load(Ordering::Relaxed) {
+            self.late.fetch_add(u64::from(settled), Ordering::Relaxed);
+            return;
+        }
+        let news = {
+            let mut ledger = self.ledger();
+            ledger.close(tag, settled);
+            !settled || ledger.settled() == 1 || ledger.settled() == self.batch() || ledger.out() == 0
+        };
+        if news {
+            self.news.notify_one();
+        }
+    }
+
+    fn is_void(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}

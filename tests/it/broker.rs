@@ -1,0 +1,344 @@
+//! The conformance suite of brokers: every sentence here holds of RabbitMQ and of the embedded broker alike.
+//!
+//! `walk_both!` lists the sentences; each is a function over a [`Bench`], run once per kind. What only one of them can do
+//! (crash, lose its connections) is in `rabbitmq` and `embedded` beside this file.
+
+mod bench;
+mod embedded;
+mod rabbitmq;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use interven_alerts::{
+    broker::{Destination, End, Log, Message, PublishError, Queue, Start},
+    model::{Clock, Timestamp},
+};
+
+use self::bench::*;
+
+macro_rules! walk_both {
+    ($($sentence:ident),* $(,)?) => {
+        mod on_rabbitmq {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $sentence() {
+                super::$sentence(super::Bench::new(super::Kind::RabbitMq)).await;
+            })*
+        }
+        mod on_embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $sentence() {
+                super::$sentence(super::Bench::new(super::Kind::Embedded)).await;
+            })*
+        }
+    };
+}
+
+walk_both![
+    what_is_published_arrives_as_it_was_and_is_gone_when_it_is_settled,
+    bodies_of_256_kib_and_empty_ones_arrive_whole,
+    what_was_not_settled_comes_again_when_the_consumer_is_dropped,
+    what_was_not_settled_comes_again_after_a_restart,
+    a_dropped_receipt_brings_its_message_back_and_no_settled_sibling,
+    a_receipt_may_be_settled_after_its_consumer_is_gone,
+    a_lane_has_one_consumer_at_a_time_and_the_next_one_takes_over,
+    decisions_are_shared_among_all_consumers,
+    no_more_than_the_window_is_out,
+    thousands_settled_in_any_order_leave_the_queue_empty,
+    a_message_that_nothing_takes_is_an_error,
+    a_log_is_read_in_order_to_its_present_end,
+    a_log_is_followed_as_it_grows,
+    a_log_is_read_from_a_time,
+    an_empty_log_ends_at_once,
+    closing_leaves_nothing_half_acknowledged,
+    closing_twice_is_the_same_as_once,
+    a_lane_is_removed_only_when_it_is_empty,
+];
+
+const DECISIONS: Destination = Destination::DecisionsExchange;
+
+fn soc() -> Queue {
+    Queue::Lane(lane("soc"))
+}
+
+async fn what_is_published_arrives_as_it_was_and_is_gone_when_it_is_settled(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &DECISIONS, 0..3).await;
+    waits(&*broker, &Queue::Decisions, 3).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(10));
+    let taken = take(&mut arrivals, 3).await;
+    assert_eq!(ids(&taken), [0, 1, 2]);
+    assert!(taken.iter().all(|arrival| !arrival.redelivered));
+    waits(&*broker, &Queue::Decisions, 3).await;
+    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    waits(&*broker, &Queue::Decisions, 0).await;
+    broker.close().await;
+}
+
+async fn bodies_of_256_kib_and_empty_ones_arrive_whole(bench: Bench) {
+    let broker = bench.open().await;
+    let to = Destination::Queue(Queue::Dead);
+    let large: Bytes = (0..256 << 10).map(|n: u32| n.to_le_bytes()[1]).collect();
+    for body in [large.clone(), Bytes::new()] {
+        broker.publish(Message { to: to.clone(), id: "one".into(), body }).await.unwrap();
+    }
+    let mut arrivals = broker.consume(Queue::Dead, window(2));
+    let taken = take(&mut arrivals, 2).await;
+    assert!(taken[0].body == large, "the large body was changed");
+    assert!(taken[1].body.is_empty());
+    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    broker.close().await;
+}
+
+async fn what_was_not_settled_comes_again_when_the_consumer_is_dropped(bench: Bench) {
+    // Goal: handed out or only buffered, all of it comes to the next consumer, in order.
+    let broker = bench.open().await;
+    publish(&*broker, &DECISIONS, 0..20).await;
+    let mut first = broker.consume(Queue::Decisions, window(10));
+    drop(take(&mut first, 2).await);
+    drop(first);
+    let mut second = broker.consume(Queue::Decisions, window(20));
+    let taken = take(&mut second, 20).await;
+    let mut came = ids(&taken);
+    came.sort_unstable();
+    assert_eq!(came, (0..20).collect::<Vec<_>>());
+    assert!(taken.iter().any(|arrival| arrival.redelivered));
+    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    waits(&*broker, &Queue::Decisions, 0).await;
+    broker.close().await;
+}
+
+async fn what_was_not_settled_comes_again_after_a_restart(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &DECISIONS, 0..6).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(4));
+    let mut taken = take(&mut arrivals, 4).await;
+    taken.drain(..2).for_each(|arrival| arrival.receipt.settle());
+    drop(taken);
+    drop(arrivals);
+    broker.close().await;
+
+    let broker = bench.open().await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(10));
+    let taken = take(&mut arrivals, 4).await;
+    assert_eq!(ids(&taken), [2, 3, 4, 5]);
+    assert!(taken[0].redelivered);
+    assert!(is_quiet(&mut arrivals).await);
+    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    broker.close().await;
+}
+
+async fn a_dropped_receipt_brings_its_message_back_and_no_settled_sibling(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &DECISIONS, 0..10).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(10));
+    for (at, arrival) in take(&mut arrivals, 10).await.into_iter().enumerate() {
+        if at == 4 {
+            drop(arrival.receipt);
+        } else {
+            arrival.receipt.settle();
+        }
+    }
+    let again = next(&mut arrivals).await;
+    assert_eq!(id(&again.body), 4);
+    assert!(again.redelivered);
+    again.receipt.settle();
+    assert!(is_quiet(&mut arrivals).await, "a sibling that was settled came again");
+    waits(&*broker, &Queue::Decisions, 0).await;
+    broker.close().await;
+}
+
+async fn a_receipt_may_be_settled_after_its_consumer_is_gone(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &DECISIONS, 0..2).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(2));
+    let mut taken = take(&mut arrivals, 2).await;
+    drop(arrivals);
+    taken.remove(0).receipt.settle();
+    taken.remove(0).receipt.settle();
+    waits(&*broker, &Queue::Decisions, 0).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(2));
+    assert!(is_quiet(&mut arrivals).await);
+    broker.close().await;
+}
+
+async fn a_lane_has_one_consumer_at_a_time_and_the_next_one_takes_over(bench: Bench) {
+    let broker = bench.open().await;
+    let mut first = broker.consume(soc(), window(1));
+    publish(&*broker, &Destination::Queue(soc()), 0..1).await;
+    let held = next(&mut first).await;
+    let mut second = broker.consume(soc(), window(100));
+    publish(&*broker, &Destination::Queue(soc()), 1..10).await;
+    assert!(is_quiet(&mut second).await, "two consumers were active");
+    held.receipt.settle();
+    let held = next(&mut first).await;
+    assert_eq!(id(&held.body), 1);
+    held.receipt.settle();
+    drop(first);
+    drain(&mut second, 2..10).await;
+    waits(&*broker, &soc(), 0).await;
+    broker.close().await;
+}
+
+async fn decisions_are_shared_among_all_consumers(bench: Bench) {
+    let broker = bench.open().await;
+    let mut first = broker.consume(Queue::Decisions, window(5));
+    let mut second = broker.consume(Queue::Decisions, window(5));
+    // One message to each shows that both consume.
+    publish(&*broker, &DECISIONS, 0..10).await;
+    let (one, two) = tokio::join!(take(&mut first, 5), take(&mut second, 5));
+    let mut came = [ids(&one), ids(&two)].concat();
+    came.sort_unstable();
+    assert_eq!(came, (0..10).collect::<Vec<_>>());
+    one.into_iter().chain(two).for_each(|arrival| arrival.receipt.settle());
+    waits(&*broker, &Queue::Decisions, 0).await;
+    broker.close().await;
+}
+
+async fn no_more_than_the_window_is_out(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &DECISIONS, 0..30).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(7));
+    let mut out = take(&mut arrivals, 7).await;
+    assert!(is_quiet(&mut arrivals).await, "more than the window came");
+    out.remove(3).receipt.settle();
+    // Behind an unfinished sibling: its room must come back all the same.
+    out.push(next(&mut arrivals).await);
+    assert!(is_quiet(&mut arrivals).await, "more than the window came");
+    out.into_iter().for_each(|arrival| arrival.receipt.settle());
+    drain(&mut arrivals, 8..30).await;
+    broker.close().await;
+}
+
+async fn thousands_settled_in_any_order_leave_the_queue_empty(bench: Bench) {
+    const COUNT: usize = 5000;
+    let broker = bench.open().await;
+    publish(&*broker, &DECISIONS, 0..COUNT).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(1000));
+    let (mut held, mut seen) = (Vec::new(), vec![0_u32; COUNT]);
+    for turn in 0..COUNT {
+        let arrival = next(&mut arrivals).await;
+        seen[id(&arrival.body)] += 1;
+        held.push(arrival.receipt);
+        if held.len() > 700 || turn + 1 == COUNT {
+            fastrand::shuffle(&mut held);
+            let keep = if turn + 1 == COUNT { 0 } else { 100 };
+            held.drain(keep..).for_each(interven_alerts::broker::Receipt::settle);
+        }
+    }
+    assert!(seen.iter().all(|&times| times == 1), "something came twice although nothing failed");
+    waits(&*broker, &Queue::Decisions, 0).await;
+    if bench.kind == Kind::RabbitMq {
+        let queue = format!("{}.alerts.decisions", bench.prefix);
+        let look = async || (crate::support::rabbit::Rabbit::shared().counts(&queue).await == (0, 0)).then_some(());
+        crate::support::eventually("the broker's own counts are zero", PATIENCE, look).await;
+    }
+    broker.close().await;
+}
+
+async fn a_message_that_nothing_takes_is_an_error(bench: Bench) {
+    let broker = bench.open().await;
+    let nowhere = Destination::Queue(Queue::Lane(lane("nowhere")));
+    // Among good ones, because a return may come with the confirm of another message.
+    let good = try_publish(&*broker, &DECISIONS, 0..50);
+    let bad = try_publish(&*broker, &nowhere, 0..20);
+    let (good, bad) = tokio::join!(good, bad);
+    assert!(good.iter().all(Result::is_ok), "{good:?}");
+    assert!(bad.iter().all(|outcome| matches!(outcome, Err(PublishError::Unroutable { .. }))), "{bad:?}");
+    waits(&*broker, &Queue::Decisions, 50).await;
+    broker.close().await;
+}
+
+async fn a_log_is_read_in_order_to_its_present_end(bench: Bench) {
+    let broker = bench.open().await;
+    for part in 0..4 {
+        publish(&*broker, &Destination::Log(Log::Approvals), part * 250..(part + 1) * 250).await;
+    }
+    let records = read(&*broker, Log::Approvals, Start::First).await;
+    assert!(records.is_sorted_by(|a, b| a.offset < b.offset));
+    let mut came: Vec<_> = records.iter().map(|record| id(&record.body)).collect();
+    came.sort_unstable();
+    assert_eq!(came, (0..1000).collect::<Vec<_>>());
+    assert_eq!(read(&*broker, Log::Approvals, Start::First).await.len(), 1000, "reading takes nothing away");
+    broker.close().await;
+}
+
+async fn a_log_is_followed_as_it_grows(bench: Bench) {
+    let broker = bench.open().await;
+    let to = Destination::Log(Log::Channels);
+    publish(&*broker, &to, 0..1).await;
+    let mut records = broker.read(Log::Channels, Start::First, End::Follow);
+    for turn in 1..5 {
+        let record = tokio::time::timeout(PATIENCE, records.recv()).await.unwrap().unwrap().unwrap();
+        assert_eq!(id(&record.body), turn - 1);
+        publish(&*broker, &to, turn..turn + 1).await;
+    }
+    broker.close().await;
+}
+
+async fn a_log_is_read_from_a_time(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &Destination::Log(Log::Decisions), 0..5).await;
+    let now = Clock::System.now();
+    let early = Timestamp::from_unix_millis(now.unix_millis() - 3_600_000);
+    let late = now.plus(Duration::from_hours(1));
+    assert_eq!(read(&*broker, Log::Decisions, Start::At(early)).await.len(), 5);
+    assert_eq!(read(&*broker, Log::Decisions, Start::At(late)).await.len(), 0);
+    broker.close().await;
+}
+
+async fn an_empty_log_ends_at_once(bench: Bench) {
+    let broker = bench.open().await;
+    assert!(read(&*broker, Log::Channels, Start::First).await.is_empty());
+    broker.close().await;
+}
+
+async fn closing_leaves_nothing_half_acknowledged(bench: Bench) {
+    // Goal: what was settled before closing is gone for good, what was not is all there.
+    let broker = bench.open().await;
+    publish(&*broker, &DECISIONS, 0..100).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(50));
+    let mut taken = take(&mut arrivals, 50).await;
+    let kept: Vec<_> = taken.split_off(40);
+    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    let closing = broker.close();
+    drop(kept);
+    drop(arrivals);
+    closing.await;
+
+    let broker = bench.open().await;
+    waits(&*broker, &Queue::Decisions, 60).await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(100));
+    let mut came = ids(&take(&mut arrivals, 60).await);
+    came.sort_unstable();
+    assert_eq!(came, (40..100).collect::<Vec<_>>());
+    broker.close().await;
+}
+
+async fn closing_twice_is_the_same_as_once(bench: Bench) {
+    let broker = bench.open().await;
+    let mut arrivals = broker.consume(Queue::Decisions, window(5));
+    tokio::join!(broker.close(), broker.close());
+    broker.close().await;
+    let end = tokio::time::timeout(PATIENCE, arrivals.recv()).await.expect("a closed broker's consumer ends");
+    assert!(end.is_none());
+    assert!(broker.publish(message(DECISIONS, 1)).await.is_err());
+    assert!(!broker.health().borrow().connected);
+}
+
+async fn a_lane_is_removed_only_when_it_is_empty(bench: Bench) {
+    let broker = bench.open().await;
+    let to = Destination::Queue(soc());
+    publish(&*broker, &to, 0..2).await;
+    waits(&*broker, &soc(), 2).await;
+    assert_eq!(broker.remove_lane(lane("soc")).await.unwrap(), 2);
+    let mut arrivals = broker.consume(soc(), window(2));
+    drain(&mut arrivals, 0..2).await;
+    waits(&*broker, &soc(), 0).await;
+    drop(arrivals);
+    let look = async || broker.remove_lane(lane("soc")).await.ok().filter(|waiting| *waiting == 0);
+    crate::support::eventually("the lane is removed", PATIENCE, look).await;
+    let outcome = broker.publish(message(to, 3)).await;
+    assert!(matches!(outcome, Err(PublishError::Unroutable { .. })), "{outcome:?}");
+    broker.close().await;
+}

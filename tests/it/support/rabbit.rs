@@ -1,0 +1,245 @@
+//! A real RabbitMQ of our own: on free ports of loopback, in a directory of its own, as root or not.
+//!
+//! No broker outlives the tests, however they end: each one, and its epmd, is started through `setpriv --pdeathsig KILL` from a
+//! thread that lives as long as the process, so the kernel ends it with us. The directory is removed by a shell that waits for
+//! the end of its standard input, which is the end of this process.
+//!
+//! Booting takes five seconds, so most tests share [`Rabbit::shared`] and keep apart by a prefix of their own; only those that
+//! crash a broker have one to themselves.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use interven_alerts::model::Secret;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::time::Instant;
+
+/// Not the wrapper in `/usr/sbin`, which changes the user or refuses.
+const BIN: &str = "/usr/lib/rabbitmq/bin";
+
+/// The longest that a boot may take on a loaded machine.
+const BOOT_LIMIT: Duration = Duration::from_mins(1);
+
+/// A running RabbitMQ.
+pub(crate) struct Rabbit {
+    port: u16,
+    dir: PathBuf,
+    beam: Mutex<Option<Child>>,
+    epmd: Mutex<Child>,
+}
+
+impl Rabbit {
+    /// The broker that all tests share. Nobody may stop it.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Rabbit> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start("", "[]."))
+    }
+
+    /// A broker for one test, with more lines for `rabbitmq.conf` and an `advanced.config`.
+    pub(crate) fn start(conf: &str, advanced: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            Path::new(BIN).join("rabbitmq-server").exists(),
+            "these tests need RabbitMQ, and {BIN}/rabbitmq-server is not there: `apt-get install rabbitmq-server`"
+        );
+        let port = free_ports();
+        let dir = root().join(format!("{}-{port}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        for part in ["home", "mnesia", "log", "schema", "gen", "etc"] {
+            fs::create_dir_all(dir.join(part)).unwrap();
+        }
+        let mut text = String::new();
+        writeln!(text, "listeners.tcp.default = 127.0.0.1:{port}").unwrap();
+        text.push_str(
+            "log.console = false\ndisk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 2GB\n",
+        );
+        text.push_str(conf);
+        fs::write(dir.join("etc/rabbitmq.conf"), text).unwrap();
+        fs::write(dir.join("etc/advanced.config"), advanced).unwrap();
+        fs::write(dir.join("etc/enabled_plugins"), "[].").unwrap();
+        let epmd_port = port + 2;
+        let mut epmd = mortal("/usr/bin/epmd");
+        epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]).env("HOME", dir.join("home"));
+        let epmd = Mutex::new(spawn(epmd));
+        wait_for_port(epmd_port, &dir);
+        let rabbit = Self { port, dir, beam: Mutex::new(None), epmd };
+        rabbit.boot();
+        rabbit
+    }
+
+    /// The URL to connect to.
+    pub(crate) fn url(&self) -> Secret {
+        Secret::new(format!("amqp://guest:guest@127.0.0.1:{}/%2f?heartbeat=5", self.port))
+    }
+
+    /// Starts it again on the same data.
+    pub(crate) fn boot(&self) {
+        let mut command = mortal(&format!("{BIN}/rabbitmq-server"));
+        self.environment(&mut command);
+        *self.beam.lock().unwrap() = Some(spawn(command));
+        wait_for_port(self.port, &self.dir);
+    }
+
+    /// Crashes it.
+    pub(crate) fn crash(&self) {
+        self.stop(Signal::SIGKILL);
+    }
+
+    /// Asks it to stop, and waits.
+    pub(crate) fn terminate(&self) {
+        self.stop(Signal::SIGTERM);
+    }
+
+    fn stop(&self, signal: Signal) {
+        if let Some(mut beam) = self.beam.lock().unwrap().take() {
+            kill(Pid::from_raw(beam.id().cast_signed()), signal).unwrap();
+            beam.wait().unwrap();
+        }
+    }
+
+    /// Runs `rabbitmqctl` and returns what it printed.
+    pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(format!("{BIN}/rabbitmqctl"));
+        self.environment(&mut command);
+        command.args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// What the broker knows of a queue: messages ready, and unacknowledged.
+    pub(crate) async fn counts(&self, queue: &str) -> (u64, u64) {
+        let columns = ["name", "messages_ready", "messages_unacknowledged"];
+        let text = self.ctl(&[&["-q", "list_queues", "--no-table-headers"], columns.as_slice()].concat()).await;
+        let mut row = text
+            .lines()
+            .find_map(|line| line.strip_prefix(queue)?.strip_prefix('\t'))
+            .unwrap_or_else(|| panic!("no queue `{queue}` in:\n{text}"))
+            .split('\t');
+        let mut number = || row.next().unwrap().trim().parse().unwrap();
+        (number(), number())
+    }
+
+    fn environment(&self, command: &mut Command) {
+        let (dir, port) = (&self.dir, self.port);
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        for (name, value) in [
+            ("RABBITMQ_CONF_ENV_FILE", "/dev/null"),
+            ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1"),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1"),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}"),
+            ("LANG", "C.UTF-8"),
+            ("ERL_CRASH_DUMP_SECONDS", "0"),
+            // The start script then `exec`s, so that our child is the broker itself.
+            ("detached", "1"),
+        ] {
+            command.env(name, value);
+        }
+        for (name, path) in [
+            ("HOME", "home"),
+            ("RABBITMQ_MNESIA_BASE", "mnesia"),
+            ("RABBITMQ_LOG_BASE", "log"),
+            ("RABBITMQ_PID_FILE", "pid"),
+            ("RABBITMQ_SCHEMA_DIR", "schema"),
+            ("RABBITMQ_GENERATED_CONFIG_DIR", "gen"),
+            ("RABBITMQ_CONFIG_FILE", "etc/rabbitmq.conf"),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", "etc/advanced.config"),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", "etc/enabled_plugins"),
+        ] {
+            command.env(name, dir.join(path));
+        }
+        command.env("RABBITMQ_NODENAME", format!("t{port}@localhost"));
+        command.env("RABBITMQ_NODE_PORT", port.to_string());
+        command.env("RABBITMQ_DIST_PORT", (port + 1).to_string());
+        command.env("ERL_EPMD_PORT", (port + 2).to_string());
+    }
+}
+
+impl Drop for Rabbit {
+    fn drop(&mut self) {
+        self.crash();
+        let mut epmd = self.epmd.lock().unwrap();
+        epmd.kill().unwrap();
+        epmd.wait().unwrap();
+    }
+}
+
+/// A command that the kernel kills when the thread that starts it ends; [`spawn`] sees to it that this is the process's end.
+fn mortal(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
+}
+
+/// Starts a command from a thread that never ends.
+fn spawn(mut command: Command) -> Child {
+    type Errand = (Command, mpsc::SyncSender<Child>);
+    static PARENT: OnceLock<Mutex<mpsc::Sender<Errand>>> = OnceLock::new();
+    let parent = PARENT.get_or_init(|| {
+        let (errands, inbox) = mpsc::channel::<Errand>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in inbox {
+                answer.send(command.spawn().expect("setpriv of util-linux starts the broker")).unwrap();
+            }
+        });
+        Mutex::new(errands)
+    });
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let (answer, child) = mpsc::sync_channel(1);
+    parent.lock().unwrap().send((command, answer)).unwrap();
+    child.recv().expect("the broker was started")
+}
+
+/// The directory of all brokers of this process, which goes when the process does.
+fn root() -> &'static Path {
+    static ROOT: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (root, _) = ROOT.get_or_init(|| {
+        let root = tempfile::Builder::new().prefix("interven-it-").tempdir().unwrap().keep();
+        let mut janitor = Command::new("sh");
+        // The brokers need a moment to die, and would write on into a directory that is being removed.
+        janitor.args(["-c", "cat >/dev/null; sleep 0.5; rm -rf \"$0\""]).arg(&root);
+        janitor.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let janitor = janitor.spawn().expect("sh starts");
+        (root, janitor)
+    });
+    root
+}
+
+/// Three free ports in a row: AMQP, distribution, epmd.
+fn free_ports() -> u16 {
+    // Ports that were given out, so that two brokers that start at once do not get the same.
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().unwrap();
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let free = port < 65_000 && (1..=2).all(|step| TcpListener::bind(("127.0.0.1", port + step)).is_ok());
+        if free && given.iter().all(|other| other.abs_diff(port) > 2) {
+            given.push(port);
+            return port;
+        }
+    }
+}
+
+fn wait_for_port(port: u16, dir: &Path) {
+    let deadline = Instant::now() + BOOT_LIMIT;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "nothing listens on port {port}; the broker's log is in {}", dir.display());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
