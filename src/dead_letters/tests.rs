@@ -124,6 +124,14 @@ impl Broker for MemoryBroker {
         mpsc::channel(1).1
     }
 
+    fn ready(&self, _: std::time::Duration) -> BoxFuture<'static, Result<(), BrokerError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn unsettled(&self) -> u64 {
+        0
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         watch::channel(Health { connected: true, reconnects: 0 }).1
     }

@@ -44,6 +44,12 @@ const WAIT_IN_MEMORY_MAX: Duration = Duration::from_secs(5);
 /// How many deliveries may wait in memory for a later try.
 const LATER_MAX: usize = 64;
 
+/// A delivery from memory that has waited longer for its turn shows that the lane has fallen behind.
+const TURN_MAX: Duration = Duration::from_millis(500);
+
+/// A lane that had fallen behind has caught up when it has had nothing to do for so long.
+const CAUGHT_UP_AFTER: Duration = Duration::from_secs(1);
+
 /// Nothing taken from the lane's queue stays unacknowledged longer: the broker closes the channel of a consumer that holds on
 /// for 30 minutes (`consumer_timeout`), and a send may still be under way. Source: broker.md.
 const HOLD_MAX: Duration = Duration::from_mins(15);
@@ -75,6 +81,10 @@ pub(super) struct Lane {
     later_count: u64,
     forming: Option<Forming>,
     recent: Recent,
+    /// Whether the lane has fallen behind: then what comes waits on the broker, until the lane has caught up.
+    overloaded: bool,
+    /// Since when a lane that had fallen behind has nothing to do.
+    idle_since: Option<Instant>,
     /// When the present wait was last added to the metrics.
     waiting_since: Instant,
 }
@@ -135,6 +145,8 @@ impl Lane {
             later_count: 0,
             forming: None,
             recent: Recent::default(),
+            overloaded: false,
+            idle_since: None,
             waiting_since: now,
         };
         lane.enter(LaneState::Flowing);
@@ -149,9 +161,10 @@ impl Lane {
             let now = Instant::now();
             self.wake_up(now);
             self.send_what_may_go(now, &mut sends).await;
+            self.catch_up(now, sends.len());
             let wake = self.next_wake(now, sends.len());
             let room = self.ready.len() + sends.len() < self.capacity();
-            let take_memory = room || !self.flows();
+            let take_memory = room || self.overloaded || !self.flows();
             let take_queue = room && self.may_take_from_queue(sends.len());
             // Every arm is cancel-safe; what follows a won race is not, and is done outside of it.
             tokio::select! {
@@ -243,13 +256,21 @@ impl Lane {
         let later = self.later.first_key_value().map(|((due, _), _)| *due);
         let forming = self.forming.as_ref().map(|forming| forming.due);
         // A wake in the past would spin: what is due by now was dealt with, or waits for something else.
-        [state, pace, later, forming, self.hold_ends()].into_iter().flatten().filter(|at| *at > now).min()
+        let caught_up = self.idle_since.filter(|_| self.overloaded).map(|since| since + CAUGHT_UP_AFTER);
+        [state, pace, later, forming, caught_up, self.hold_ends()].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     async fn take_errand(&mut self, errand: Errand, under_way: usize) {
-        let wanted_for_probe =
-            matches!(self.state, LaneState::Probing { .. }) && under_way == 0 && self.ready.is_empty();
-        if self.flows() || wanted_for_probe {
+        let idle = under_way == 0 && self.ready.is_empty();
+        let wanted_for_probe = matches!(self.state, LaneState::Probing { .. }) && idle;
+        if self.flows() && !self.overloaded && errand.taken_at.elapsed() > TURN_MAX {
+            // A slow endpoint must hold no more decisions than it can take in a moment: the intake's window is everybody's.
+            warn!(channel = %self.plan.id, waiting = self.inbox.len(), "the lane has fallen behind; what comes waits on the broker");
+            self.overloaded = true;
+            self.open.store(false, Ordering::Relaxed);
+        }
+        let room = self.ready.len() + under_way < self.capacity();
+        if (self.flows() && (room || !self.overloaded)) || wanted_for_probe {
             self.accept(errand);
         } else {
             // The lane cannot deliver now: the broker keeps it, and the decision is free.
@@ -276,6 +297,24 @@ impl Lane {
                 let letter = DeadLetter::of_message(arrival.body, DeathReason::Malformed, &fault.to_string(), now);
                 self.tools.settler.bury(letter, arrival.receipt, None).await;
             }
+        }
+    }
+
+    /// A lane that had fallen behind takes from memory again when it has had nothing to do for a while. What it handed to the
+    /// broker comes back to it, so as long as there is a backlog it has.
+    fn catch_up(&mut self, now: Instant, under_way: usize) {
+        let idle = self.flows()
+            && under_way == 0
+            && self.ready.is_empty()
+            && self.forming.is_none()
+            && self.arrivals.is_empty()
+            && self.inbox.is_empty();
+        if !self.overloaded || !idle {
+            self.idle_since = None;
+        } else if *self.idle_since.get_or_insert(now) + CAUGHT_UP_AFTER <= now {
+            info!(channel = %self.plan.id, "the lane has caught up");
+            self.overloaded = false;
+            self.enter(LaneState::Flowing);
         }
     }
 
@@ -656,7 +695,7 @@ impl Lane {
     fn enter(&mut self, state: LaneState) {
         // A probing lane takes one from memory too: its queue may be another worker's to consume.
         let open = match state {
-            LaneState::Flowing | LaneState::Probing { .. } => !self.pace.is_limited(),
+            LaneState::Flowing | LaneState::Probing { .. } => !self.pace.is_limited() && !self.overloaded,
             LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped => false,
         };
         self.open.store(open, Ordering::Relaxed);

@@ -185,7 +185,7 @@ mod tests {
                     _ => {}
                 }
             }
-            ledger.take_prefix().map_or(0, |last| { (1..=usize::try_from(last).unwrap()).for_each(|at| acked[at] = true); 0 });
+            if let Some(last) = ledger.take_prefix() { acked[1..=usize::try_from(last).unwrap()].fill(true); }
             for tag in ledger.take_stragglers() { acked[usize::try_from(tag).unwrap()] = true; }
             proptest::prop_assert_eq!(acked, settled);
         }
