@@ -4,3 +4,4 @@ mod architecture;
 mod broker;
 mod dead_letters;
 mod support;
+mod worker;
