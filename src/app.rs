@@ -119,8 +119,9 @@ impl Worker {
         let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&broker), clock));
         let (draining, until) = (Arc::clone(&keeper), stop.clone());
         background.spawn(async move { draining.drain(until).await });
-        let start_settler =
-            || Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), &carrier, give_up.clone());
+        let start_settler = || {
+            Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), clock, &carrier, give_up.clone())
+        };
         // The log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
         let (settler, logger) = (start_settler(), start_settler());
 

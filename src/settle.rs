@@ -4,21 +4,29 @@
 //! [`Settler`] carries things there and settles their receipts only on arrival. It tries for as long as the worker runs: a broker
 //! that is away or a full disk makes things wait, with their receipts unsettled, and never drops them.
 //!
+//! One lane's queue must not hold up the others. Where the broker is there and says no to one queue for [`PATIENCE`] (its length
+//! limit is reached, somebody deleted it), what was meant for it goes to the dead-letter store, `broker_gave_up`, until the queue
+//! takes messages again.
+//!
 //! Bounded: at most [`UNDER_WAY_MAX`] at a time, and whoever hands over more waits. The decisions that can be out are bounded by
 //! `prefetch` in any case.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 use crate::{
-    broker::{Broker, Destination, Log, Message, Queue, Receipt},
+    broker::{Broker, Destination, Log, Message, PublishError, Queue, Receipt},
     dead_letters::{DeadLetter, Keeper},
-    model::{Decision, Delivery, Ending},
-    telemetry::{ChannelMetrics, Metrics},
+    model::{ChannelId, Clock, DeathReason, Decision, Delivery},
+    telemetry::{Metrics, Stake},
 };
 
 /// How many things are on their way to a resting place at once: enough to fill the publisher's batches.
@@ -27,6 +35,10 @@ const UNDER_WAY_MAX: usize = 512;
 /// Waits between tries to reach a resting place.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// How long a lane's queue may say no before what was meant for it is buried: long enough to make a queue again or to move its
+/// leader, short enough that the other lanes hardly notice.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Carries things to where they can rest. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,8 +49,8 @@ pub struct Settler {
 /// One thing on its way to where it can rest.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Publish { message: Message, receipt: Receipt },
-    Bury { letter: Box<DeadLetter>, receipt: Receipt, channel: Option<ChannelMetrics> },
+    Publish { message: Message, receipt: Receipt, stake: Option<Stake> },
+    Bury { letter: Box<DeadLetter>, receipt: Receipt, stake: Option<Stake> },
 }
 
 impl Settler {
@@ -47,11 +59,12 @@ impl Settler {
         broker: Arc<dyn Broker>,
         keeper: Arc<Keeper>,
         metrics: Metrics,
+        clock: Clock,
         tracker: &TaskTracker,
         give_up: CancellationToken,
     ) -> Self {
         let (jobs, inbox) = mpsc::channel(UNDER_WAY_MAX);
-        let carrier = Carrier { broker, keeper, metrics };
+        let carrier = Carrier { broker, keeper, metrics, clock, refusals: Refusals::default() };
         tracker.spawn(async move { give_up.run_until_cancelled(carrier.run(inbox)).await });
         Self { jobs }
     }
@@ -64,25 +77,25 @@ impl Settler {
     }
 
     /// Lets a delivery wait in its lane's queue; its receipt is settled when the broker has confirmed it.
-    pub async fn park(&self, delivery: &Delivery, receipt: Receipt) {
+    pub async fn park(&self, delivery: &Delivery, receipt: Receipt, stake: Stake) {
         let message = Message {
             to: Destination::Queue(Queue::Lane(delivery.channel.clone())),
             id: delivery.id().to_string(),
             body: delivery.to_bytes(),
         };
-        self.send(Job::Publish { message, receipt }).await;
+        self.send(Job::Publish { message, receipt, stake: Some(stake) }).await;
     }
 
     /// Appends a decision to the decisions log.
     pub async fn log(&self, decision: &Decision, receipt: Receipt) {
         let message =
             Message { to: Destination::Log(Log::Decisions), id: decision.id.to_string(), body: decision.raw().clone() };
-        self.send(Job::Publish { message, receipt }).await;
+        self.send(Job::Publish { message, receipt, stake: None }).await;
     }
 
-    /// Buries a letter; its receipt is settled when it is on the platter. `channel` is whose delivery has ended with it.
-    pub async fn bury(&self, letter: DeadLetter, receipt: Receipt, channel: Option<&ChannelMetrics>) {
-        self.send(Job::Bury { letter: Box::new(letter), receipt, channel: channel.cloned() }).await;
+    /// Buries a letter; its receipt is settled when it is on the platter. `stake` is of the delivery that has ended with it.
+    pub async fn bury(&self, letter: DeadLetter, receipt: Receipt, stake: Option<Stake>) {
+        self.send(Job::Bury { letter: Box::new(letter), receipt, stake }).await;
     }
 
     async fn send(&self, job: Job) {
@@ -97,6 +110,8 @@ struct Carrier {
     broker: Arc<dyn Broker>,
     keeper: Arc<Keeper>,
     metrics: Metrics,
+    clock: Clock,
+    refusals: Refusals,
 }
 
 impl Carrier {
@@ -117,30 +132,143 @@ impl Carrier {
 
     async fn carry(&self, job: Job) {
         match job {
-            Job::Publish { message, receipt } => {
-                let mut wait = RETRY_FIRST;
-                while let Err(error) = self.broker.publish(message.clone()).await {
-                    warn!(to = ?message.to, %error, hint = error.hint(), retry_in = ?wait, "could not hand over to the broker");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(RETRY_LONGEST);
+            Job::Publish { message, receipt, stake } => match self.publish(&message).await {
+                Ok(()) => receipt.settle(),
+                Err(letter) => self.bury(*letter, receipt, stake).await,
+            },
+            Job::Bury { letter, receipt, stake } => self.bury(*letter, receipt, stake).await,
+        }
+    }
+
+    /// Publishes until it is confirmed. Where the queue of a lane says no for too long, the dead letter that is left to make.
+    async fn publish(&self, message: &Message) -> Result<(), Box<DeadLetter>> {
+        let mut wait = RETRY_FIRST;
+        loop {
+            let error = match self.broker.publish(message.clone()).await {
+                Ok(()) => {
+                    self.refusals.accepted(&message.to);
+                    return Ok(());
                 }
-                receipt.settle();
+                Err(error) => error,
+            };
+            if let Some(lane) = self.refusals.given_up(&message.to, &error, Instant::now()) {
+                error!(%lane, id = message.id, %error, hint = error.hint(), "the lane's queue takes nothing: its delivery is kept as a dead letter");
+                return Err(Box::new(self.letter(lane, message, &error)));
             }
-            Job::Bury { letter, receipt, channel } => {
-                let (reason, of_channel) = (letter.reason, letter.channel.clone());
-                let mut wait = RETRY_FIRST;
-                while let Err(cause) = self.keeper.bury((*letter).clone()).await {
-                    error!(letter = %letter.id, error = %cause, hint = cause.store.hint(), retry_in = ?wait, "could not keep a dead letter anywhere");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(RETRY_LONGEST);
-                }
-                let of_channel = of_channel.as_ref().map_or("", |id| id.as_str());
-                self.metrics.dead_letters_written.with_label_values(&[reason.as_str(), of_channel]).inc();
-                if let Some(channel) = channel {
-                    channel.ended(Ending::Dead, 1);
-                }
-                receipt.settle();
+            warn!(to = ?message.to, %error, hint = error.hint(), retry_in = ?wait, "could not hand over to the broker");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    fn letter(&self, lane: &ChannelId, message: &Message, error: &PublishError) -> DeadLetter {
+        let (reason, detail, now) = (DeathReason::BrokerGaveUp, error.to_string(), self.clock.now());
+        match Delivery::from_bytes(&message.body) {
+            Ok(delivery) => DeadLetter::of_delivery(&delivery, reason, &detail, None, now),
+            // Of our own making, so it reads back; if ever it does not, its bytes are kept.
+            Err(_) => DeadLetter {
+                channel: Some(lane.clone()),
+                ..DeadLetter::of_message(message.body.clone(), reason, &detail, now)
+            },
+        }
+    }
+
+    async fn bury(&self, letter: DeadLetter, receipt: Receipt, stake: Option<Stake>) {
+        let mut wait = RETRY_FIRST;
+        while let Err(cause) = self.keeper.bury(letter.clone()).await {
+            error!(letter = %letter.id, error = %cause, hint = cause.store.hint(), retry_in = ?wait, "could not keep a dead letter anywhere");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_LONGEST);
+        }
+        let of_channel = letter.channel.as_ref().map_or("", |id| id.as_str());
+        self.metrics.dead_letters_written.with_label_values(&[letter.reason.as_str(), of_channel]).inc();
+        if let Some(stake) = stake {
+            stake.died();
+        }
+        receipt.settle();
+    }
+}
+
+/// Since when the broker has said no to which lane's queue. Bounded by the number of lanes.
+#[derive(Default)]
+struct Refusals {
+    since: Mutex<HashMap<ChannelId, Instant>>,
+}
+
+impl Refusals {
+    fn accepted(&self, to: &Destination) {
+        if let Destination::Queue(Queue::Lane(lane)) = to {
+            self.since.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+        }
+    }
+
+    /// The lane whose queue is given up for now. A broker that is away, blocked or out of disk is waited for, however long:
+    /// only a clear no to this one queue counts.
+    fn given_up<'to>(&self, to: &'to Destination, error: &PublishError, now: Instant) -> Option<&'to ChannelId> {
+        let Destination::Queue(Queue::Lane(lane)) = to else { return None };
+        let patience = match error {
+            PublishError::Unroutable { .. } | PublishError::Rejected { .. } => PATIENCE,
+            // It will not become smaller, and says nothing of the queue.
+            PublishError::TooLarge { .. } => return Some(lane),
+            PublishError::Disconnected | PublishError::Timeout { .. } | PublishError::Storage { .. } => return None,
+        };
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = *since.entry(lane.clone()).or_insert(now);
+        (now.saturating_duration_since(first) >= patience).then_some(lane)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(id: &str) -> Destination {
+        Destination::Queue(Queue::Lane(id.parse().unwrap()))
+    }
+
+    fn rejected() -> PublishError {
+        PublishError::Rejected { to: String::from("soc") }
+    }
+
+    #[test]
+    fn a_lane_queue_that_says_no_is_given_up_after_a_while_and_taken_up_again_when_it_says_yes() {
+        let (refusals, start) = (Refusals::default(), Instant::now());
+        assert_eq!(refusals.given_up(&lane("soc"), &rejected(), start), None);
+        assert_eq!(refusals.given_up(&lane("soc"), &rejected(), start + PATIENCE / 2), None);
+        assert!(refusals.given_up(&lane("soc"), &rejected(), start + PATIENCE).is_some());
+        assert_eq!(
+            refusals.given_up(&lane("other"), &rejected(), start + PATIENCE),
+            None,
+            "each lane has its own time"
+        );
+        refusals.accepted(&lane("soc"));
+        assert_eq!(refusals.given_up(&lane("soc"), &rejected(), start + PATIENCE), None);
+    }
+
+    #[test]
+    fn a_broker_that_is_away_is_waited_for_however_long() {
+        let (refusals, start) = (Refusals::default(), Instant::now());
+        for error in [
+            PublishError::Disconnected,
+            PublishError::Timeout { seconds: 30 },
+            PublishError::Storage { why: String::from("full") },
+        ] {
+            for minutes in [0, 600] {
+                let now = start + Duration::from_mins(minutes);
+                assert_eq!(refusals.given_up(&lane("soc"), &error, now), None, "{error}");
             }
         }
+        let log = Destination::Log(Log::Decisions);
+        assert_eq!(
+            refusals.given_up(&log, &rejected(), start + PATIENCE * 2),
+            None,
+            "a log has no other resting place"
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_for_the_broker_does_not_wait_for_it_to_change_its_mind() {
+        let error = PublishError::TooLarge { bytes: 1 << 30 };
+        assert!(Refusals::default().given_up(&lane("soc"), &error, Instant::now()).is_some());
     }
 }

@@ -203,129 +203,135 @@ pub(super) fn failure(error: &DeadLetterError) -> Failure {
 
 async fn act(args: &Args, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match &args.command {
-        Command::List { filter, by_cause: true } => {
-            let causes = store.group_by_cause(&filter.letters(&[])).await.map_err(|error| failure(&error))?;
-            if args.json {
-                return shell.print_json(&causes);
-            }
-            let rows = causes.iter().map(|cause| {
-                let channel = cause.channel.as_ref().map_or("-", |id| id.as_str());
-                vec![
-                    cause.count.to_string(),
-                    cause.reason.to_string(),
-                    channel.to_owned(),
-                    cause.newest.to_rfc3339_millis(),
-                    printable(&cause.detail),
-                ]
-            });
-            print_table(shell, &["COUNT", "REASON", "CHANNEL", "NEWEST", "CAUSE"], rows.collect())
-        }
-        Command::List { filter, by_cause: false } => {
-            let page = store.list(&filter.letters(&[]), None).await.map_err(|error| failure(&error))?;
-            if args.json {
-                return shell.print_json(&page);
-            }
-            let rows = page.letters.iter().map(row).collect();
-            print_table(shell, &["ID", "DIED", "REASON", "CHANNEL", "DECISION", "DETAIL"], rows)?;
-            for id in &page.damaged {
-                shell.say("warning", &format!("{id} is damaged on disk: run `dead-letters verify`"));
-            }
-            if page.next.is_some() {
-                shell.say("note", "there are more: raise --limit, or narrow the filters");
-            }
-            Ok(())
-        }
+        Command::List { filter, by_cause: true } => list_causes(filter, args.json, store, shell).await,
+        Command::List { filter, by_cause: false } => list(filter, args.json, store, shell).await,
         Command::Show { id } => {
             let letter = store.get(*id).await.map_err(|error| failure(&error))?;
             if args.json { shell.print_json(&letter) } else { show(&letter, shell) }
         }
-        Command::Purge { choice } => {
-            let ids = store.select(&choice.letters()?).await.map_err(|error| failure(&error))?;
-            let purged =
-                if choice.dry_run { ids.len() } else { store.remove(ids).await.map_err(|error| failure(&error))? };
-            let report = Purged { purged: purged as u64, dry_run: choice.dry_run };
-            if args.json {
-                return shell.print_json(&report);
-            }
-            let verb = if choice.dry_run { "would purge" } else { "purged" };
-            Ok(writeln!(shell.out, "{verb} {purged}")?)
-        }
-        Command::Export { filter } => {
-            let mut lines = std::io::Cursor::new(Vec::new());
-            let mut after = None;
-            let wanted = filter.letters(&[]);
-            let mut left = wanted.limit.unwrap_or(usize::MAX);
-            // Page by page, so that an export of any size needs the memory of one page.
-            while left > 0 {
-                let page_filter = LetterFilter { limit: Some(left.min(LetterFilter::LIMIT_MAX)), ..wanted.clone() };
-                let page = store.list(&page_filter, after).await.map_err(|error| failure(&error))?;
-                left -= page.letters.len().min(left);
-                for letter in &page.letters {
-                    serde_json::to_writer(&mut lines, letter).map_err(|error| Failure::of(&error))?;
-                    lines.get_mut().push(b'\n');
-                    let end = lines.get_ref().len() as u64;
-                    lines.set_position(end);
-                }
-                shell.out.write_all(lines.get_ref())?;
-                lines = std::io::Cursor::new(Vec::new());
-                for id in &page.damaged {
-                    shell.say("warning", &format!("{id} is damaged on disk and not in the export"));
-                }
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
-            }
-            Ok(())
-        }
-        Command::Import { file } => {
-            let path = shell.directory.join(file);
-            let input =
-                tokio::fs::File::open(&path).await.map_err(|error| Failure::of(&error).hint("check the path"))?;
-            let report = store.import(&mut tokio::io::BufReader::new(input)).await.map_err(|error| failure(&error))?;
-            if args.json {
-                shell.print_json(&report)?;
-            } else {
-                writeln!(
-                    shell.out,
-                    "imported {}, already there {}, faulty {}",
-                    report.imported, report.already_there, report.faulty_total
-                )?;
-            }
-            for (line, fault) in &report.faulty {
-                shell.say("error", &format!("line {line}: {fault}"));
-            }
-            if report.faulty_total > 0 {
-                Err(Failure::new(format!("{} lines are no dead letters", report.faulty_total)))
-            } else {
-                Ok(())
-            }
-        }
-        Command::Verify => {
-            let report = store.verify().await.map_err(|error| failure(&error))?;
-            if args.json {
-                shell.print_json(&report)?;
-            } else {
-                writeln!(
-                    shell.out,
-                    "{} letters and {} journal segments read; mended {}, beyond mending {}",
-                    report.letters,
-                    report.segments,
-                    report.mended,
-                    report.damaged.len()
-                )?;
-            }
-            for incident in &report.incidents {
-                shell.say("warning", incident);
-            }
-            if report.damaged.is_empty() {
-                return Ok(());
-            }
-            Err(Failure::new(format!("{} dead letters are damaged beyond mending", report.damaged.len()))
-                .hint("what was damaged is kept beside the store; restore it from a backup or an export with `import`"))
-        }
+        Command::Purge { choice } => purge(choice, args.json, store, shell).await,
+        Command::Export { filter } => export(filter, store, shell).await,
+        Command::Import { file } => import(file, args.json, store, shell).await,
+        Command::Verify => verify(args.json, store, shell).await,
+        // It needs the broker as well, and has its own way from `run`.
         Command::Replay { .. } => Ok(()),
     }
+}
+
+async fn list_causes(filter: &Filter, json: bool, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let causes = store.group_by_cause(&filter.letters(&[])).await.map_err(|error| failure(&error))?;
+    if json {
+        return shell.print_json(&causes);
+    }
+    let rows = causes.iter().map(|cause| {
+        let channel = cause.channel.as_ref().map_or("-", |id| id.as_str());
+        vec![
+            cause.count.to_string(),
+            cause.reason.to_string(),
+            channel.to_owned(),
+            cause.newest.to_rfc3339_millis(),
+            printable(&cause.detail),
+        ]
+    });
+    print_table(shell, &["COUNT", "REASON", "CHANNEL", "NEWEST", "CAUSE"], rows.collect())
+}
+
+async fn list(filter: &Filter, json: bool, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let page = store.list(&filter.letters(&[]), None).await.map_err(|error| failure(&error))?;
+    if json {
+        return shell.print_json(&page);
+    }
+    let rows = page.letters.iter().map(row).collect();
+    print_table(shell, &["ID", "DIED", "REASON", "CHANNEL", "DECISION", "DETAIL"], rows)?;
+    for id in &page.damaged {
+        shell.say("warning", &format!("{id} is damaged on disk: run `dead-letters verify`"));
+    }
+    if page.next.is_some() {
+        shell.say("note", "there are more: raise --limit, or narrow the filters");
+    }
+    Ok(())
+}
+
+async fn purge(choice: &Choice, json: bool, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let ids = store.select(&choice.letters()?).await.map_err(|error| failure(&error))?;
+    let purged = if choice.dry_run { ids.len() } else { store.remove(ids).await.map_err(|error| failure(&error))? };
+    let report = Purged { purged: purged as u64, dry_run: choice.dry_run };
+    if json {
+        return shell.print_json(&report);
+    }
+    let verb = if choice.dry_run { "would purge" } else { "purged" };
+    Ok(writeln!(shell.out, "{verb} {purged}")?)
+}
+
+async fn export(filter: &Filter, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let mut after = None;
+    let wanted = filter.letters(&[]);
+    let mut left = wanted.limit.unwrap_or(usize::MAX);
+    // Page by page, so that an export of any size needs the memory of one page.
+    while left > 0 {
+        let page_filter = LetterFilter { limit: Some(left.min(LetterFilter::LIMIT_MAX)), ..wanted.clone() };
+        let page = store.list(&page_filter, after).await.map_err(|error| failure(&error))?;
+        left -= page.letters.len().min(left);
+        for letter in &page.letters {
+            let line = serde_json::to_string(letter).map_err(|error| Failure::of(&error))?;
+            writeln!(shell.out, "{line}")?;
+        }
+        for id in &page.damaged {
+            shell.say("warning", &format!("{id} is damaged on disk and not in the export"));
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn import(file: &std::path::Path, json: bool, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let path = shell.directory.join(file);
+    let input = tokio::fs::File::open(&path).await.map_err(|error| Failure::of(&error).hint("check the path"))?;
+    let report = store.import(&mut tokio::io::BufReader::new(input)).await.map_err(|error| failure(&error))?;
+    if json {
+        shell.print_json(&report)?;
+    } else {
+        writeln!(
+            shell.out,
+            "imported {}, already there {}, faulty {}",
+            report.imported, report.already_there, report.faulty_total
+        )?;
+    }
+    for (line, fault) in &report.faulty {
+        shell.say("error", &format!("line {line}: {fault}"));
+    }
+    if report.faulty_total > 0 {
+        Err(Failure::new(format!("{} lines are no dead letters", report.faulty_total)))
+    } else {
+        Ok(())
+    }
+}
+
+async fn verify(json: bool, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let report = store.verify().await.map_err(|error| failure(&error))?;
+    if json {
+        shell.print_json(&report)?;
+    } else {
+        writeln!(
+            shell.out,
+            "{} letters and {} journal segments read; mended {}, beyond mending {}",
+            report.letters,
+            report.segments,
+            report.mended,
+            report.damaged.len()
+        )?;
+    }
+    for incident in &report.incidents {
+        shell.say("warning", incident);
+    }
+    if report.damaged.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{} dead letters are damaged beyond mending", report.damaged.len()))
+        .hint("what was damaged is kept beside the store; restore it from a backup or an export with `import`"))
 }
 
 fn print_table(shell: &mut Shell<'_>, head: &[&str], mut rows: Vec<Vec<String>>) -> Result<(), Failure> {

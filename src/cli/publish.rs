@@ -76,23 +76,20 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     let progress = progress_bar(shell);
     let mut report = Report::default();
     let runtime = runtime(false)?;
-    let done = match &args.server {
-        Some(server) => {
-            let door = ServerDoor::new(server, shell)?;
-            runtime.block_on(publish_all(args, &door, &progress, &mut report, shell))
-        }
-        None => {
-            let plan = config_file::load(global, shell)?;
-            let clock = shell.clock;
-            runtime.block_on(async {
-                let tracker = TaskTracker::new();
-                let broker =
-                    app::connect(&plan, clock, &tracker).await.map_err(|error| super::run::start_failure(&error))?;
-                let done = publish_all(args, &BrokerDoor(Arc::clone(&broker)), &progress, &mut report, shell).await;
-                broker.close().await;
-                done
-            })
-        }
+    let done = if let Some(server) = &args.server {
+        let door = ServerDoor::new(server, shell)?;
+        runtime.block_on(publish_all(args, &door, &progress, &mut report, shell))
+    } else {
+        let plan = config_file::load(global, shell)?;
+        let clock = shell.clock;
+        runtime.block_on(async {
+            let tracker = TaskTracker::new();
+            let broker =
+                app::connect(&plan, clock, &tracker).await.map_err(|error| super::run::start_failure(&error))?;
+            let done = publish_all(args, &BrokerDoor(Arc::clone(&broker)), &progress, &mut report, shell).await;
+            broker.close().await;
+            done
+        })
     };
     progress.finish_and_clear();
     if args.json {
@@ -218,13 +215,13 @@ async fn publish_all(
         while more && batch.len() < door.batch() && bytes < REQUEST_BYTES {
             match lines.next(shell)? {
                 None => more = false,
-                Some((number, Err(fault))) => {
+                Some(Line { number, decision: Err(fault) }) => {
                     report.faulty += 1;
                     if report.faulty <= FAULTS_NAMED_MAX as u64 {
                         progress.suspend(|| shell.say("error", &format!("line {number}: {fault}")));
                     }
                 }
-                Some((_, Ok(decision))) => {
+                Some(Line { decision: Ok(decision), .. }) => {
                     if let Some(pace) = &mut pace {
                         pace.tick().await;
                     }
@@ -251,6 +248,12 @@ async fn publish_all(
     Ok(())
 }
 
+/// A line that is not empty: a decision, or what is wrong with it.
+struct Line {
+    number: u64,
+    decision: Result<Decision, String>,
+}
+
 /// The lines of the input, one at a time, so that a file of any size needs the memory of one.
 struct Lines {
     file: Option<BufReader<std::fs::File>>,
@@ -274,7 +277,7 @@ impl Lines {
     }
 
     /// The next line that is not empty, with its number, as a decision or as what is wrong with it.
-    fn next(&mut self, shell: &mut Shell<'_>) -> Result<Option<(u64, Result<Decision, String>)>, Failure> {
+    fn next(&mut self, shell: &mut Shell<'_>) -> Result<Option<Line>, Failure> {
         loop {
             let mut line = Vec::new();
             let read = match &mut self.file {
@@ -295,7 +298,7 @@ impl Lines {
             }
             let decision =
                 Decision::decode(Bytes::copy_from_slice(line.trim_ascii())).map_err(|fault| fault.to_string());
-            return Ok(Some((self.number, decision)));
+            return Ok(Some(Line { number: self.number, decision }));
         }
     }
 }

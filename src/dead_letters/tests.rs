@@ -124,12 +124,12 @@ impl Broker for MemoryBroker {
         mpsc::channel(1).1
     }
 
-    fn ready(&self, _: std::time::Duration) -> BoxFuture<'static, Result<(), BrokerError>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn ready(&self, _limit: Duration) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn unsettled(&self) -> u64 {
-        0
+        self.state.out.lock().unwrap().len() as u64
     }
 
     fn health(&self) -> watch::Receiver<Health> {

@@ -38,7 +38,7 @@ use crate::{
     channels::{Channel, Links, Rate},
     model::{ChannelId, Clock, Delivery, RetryPlan, Scrubber},
     settle::Settler,
-    telemetry::ChannelMetrics,
+    telemetry::{ChannelMetrics, InMemory},
 };
 pub use post::{HttpPost, Post};
 pub use state::LaneState;
@@ -89,10 +89,20 @@ struct Errand {
     receipt: Receipt,
     /// Where it came from, and so how it is given back.
     origin: Origin,
+    /// Counts it as waiting in memory, where it came from there: it goes wherever the receipt goes.
+    in_memory: Option<InMemory>,
     /// Whether the broker handed it out before.
     redelivered: bool,
     /// When this lane got it.
     taken_at: tokio::time::Instant,
+}
+
+impl Errand {
+    /// Whether it came from the lane's queue by a connection that was lost since. The broker hands it out again, and to go on with
+    /// this copy too would only double it.
+    fn comes_again(&self) -> bool {
+        self.origin == Origin::LaneQueue && self.receipt.is_void()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,17 +144,22 @@ impl LaneHandle {
     /// Hands a delivery over: to the lane's memory where it takes any now, else to its queue on the broker.
     pub async fn hand_over(&self, delivery: Delivery, receipt: Receipt, redelivered: bool) {
         self.metrics.matched.inc();
-        let mut errand =
-            Errand { delivery, receipt, origin: Origin::Memory, redelivered, taken_at: tokio::time::Instant::now() };
+        let mut errand = Errand {
+            delivery,
+            receipt,
+            origin: Origin::Memory,
+            in_memory: Some(self.metrics.hold_in_memory()),
+            redelivered,
+            taken_at: tokio::time::Instant::now(),
+        };
         if self.open.load(Ordering::Relaxed) {
-            self.metrics.in_memory.inc();
             match self.inbox.try_send(errand) {
                 Ok(()) => return,
                 Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => errand = back,
             }
-            self.metrics.in_memory.dec();
         }
-        self.settler.park(&errand.delivery, errand.receipt).await;
+        let stake = self.metrics.stake(errand.in_memory);
+        self.settler.park(&errand.delivery, errand.receipt, stake).await;
     }
 }
 

@@ -116,6 +116,7 @@ impl Post for HttpPost {
 }
 
 /// What kind of trouble an error is, by what lies at the bottom of it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`io::ErrorKind` is an open list")]
 fn classify(error: &reqwest::Error) -> Trouble {
     if error.is_timeout() {
         return Trouble::Timeout;

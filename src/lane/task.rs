@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -157,24 +157,32 @@ impl Lane {
     /// a duplicate later.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut sends = Sends::new();
+        let mut fresh = Vec::new();
         while !stop.is_cancelled() {
             let now = Instant::now();
-            self.wake_up(now);
+            self.wake_up(now).await;
             self.send_what_may_go(now, &mut sends).await;
             self.catch_up(now, sends.len());
             let wake = self.next_wake(now, sends.len());
-            let room = self.ready.len() + sends.len() < self.capacity();
+            let free = self.capacity().saturating_sub(self.ready.len() + sends.len());
+            let room = free > 0;
             let take_memory = room || self.overloaded || !self.flows();
+            // A lane that flows takes as much as it can send; one that does not hands everything on, but bit by bit.
+            let most = if self.flows() && !self.overloaded { free } else { 1 };
             let take_queue = room && self.may_take_from_queue(sends.len());
             // Every arm is cancel-safe; what follows a won race is not, and is done outside of it.
             tokio::select! {
                 () = stop.cancelled() => {}
                 Some(sent) = sends.next(), if !sends.is_empty() => self.conclude(sent).await,
-                Some(errand) = self.inbox.recv(), if take_memory => self.take_errand(errand, sends.len()).await,
+                1.. = self.inbox.recv_many(&mut fresh, most), if take_memory => {
+                    for errand in fresh.drain(..) {
+                        self.take_errand(errand, sends.len()).await;
+                    }
+                }
                 arrival = self.arrivals.recv(), if take_queue => match arrival {
                     Some(arrival) => self.take_arrival(arrival).await,
-                    // The broker was closed: the worker stops, and `stop` is about to say so.
-                    None => stop.cancelled().await,
+                    // The broker was closed, or the consumer has died: a lane that ends is noticed, one that waits is not.
+                    None => break,
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
@@ -201,7 +209,7 @@ impl Lane {
     }
 
     /// What time has brought about: waits that are over, a pause that ends in a probe, a window that must be given back.
-    fn wake_up(&mut self, now: Instant) {
+    async fn wake_up(&mut self, now: Instant) {
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             self.ready.push_back(entry.remove());
         }
@@ -219,7 +227,7 @@ impl Lane {
             | LaneState::Stopped => {}
         }
         if self.hold_ends().is_some_and(|end| end <= now) {
-            self.renew_window(now);
+            self.renew_window(now).await;
         }
     }
 
@@ -232,15 +240,48 @@ impl Lane {
         held.map(|errand| errand.taken_at + HOLD_MAX).min()
     }
 
-    /// Gives back what was taken from the lane's queue and is not under way, and consumes anew: it comes again at once.
-    fn renew_window(&mut self, now: Instant) {
-        self.arrivals = self.tools.broker.consume(Queue::Lane(self.plan.id.clone()), self.window);
+    /// Gives back what was taken from the lane's queue and is not under way: it comes again at once.
+    ///
+    /// To consume anew is the cheap way, and makes another worker the queue's one consumer. Where the lane is limited that
+    /// worker's pace would know nothing of what was sent here, so each delivery goes back as a message of its own instead.
+    async fn renew_window(&mut self, now: Instant) {
         self.consuming_since = now;
+        if self.pace.is_limited() {
+            self.requeue_window().await;
+            return;
+        }
+        self.arrivals = self.tools.broker.consume(Queue::Lane(self.plan.id.clone()), self.window);
         let before = self.ready.len() + self.later.len();
         self.ready.retain(|errand| errand.origin == Origin::Memory);
         self.later.retain(|_, errand| errand.origin == Origin::Memory);
         let given_back = before - self.ready.len() - self.later.len();
         debug!(channel = %self.plan.id, given_back, "gave the lane queue's window back");
+    }
+
+    async fn requeue_window(&mut self) {
+        // What the consumer has buffered is held as well. No more than a window, or what goes back would be taken again.
+        for _ in 0..self.window.get() {
+            let Some(Some(arrival)) = self.arrivals.recv().now_or_never() else { break };
+            self.take_arrival(arrival).await;
+        }
+        let (now, ready) = (Instant::now(), std::mem::take(&mut self.ready));
+        let later = std::mem::take(&mut self.later);
+        let all = ready.into_iter().map(|errand| (None, errand));
+        let all: Vec<_> = all.chain(later.into_iter().map(|(key, errand)| (Some(key), errand))).collect();
+        debug!(channel = %self.plan.id, held = all.len(), "gives the lane queue's window back, one message each");
+        for (key, mut errand) in all {
+            match (errand.origin, key) {
+                (Origin::Memory, None) => self.ready.push_back(errand),
+                (Origin::Memory, Some(key)) => {
+                    self.later.insert(key, errand);
+                }
+                (Origin::LaneQueue, key) => {
+                    let wait = key.map(|(due, _)| due.saturating_duration_since(now));
+                    errand.delivery.not_before = wait.map(|wait| self.tools.clock.now().plus(wait));
+                    self.park(errand).await;
+                }
+            }
+        }
     }
 
     /// When the loop must turn again without anything arriving.
@@ -250,9 +291,12 @@ impl Lane {
             LaneState::Flowing | LaneState::Probing { .. } | LaneState::Stopped => None,
         };
         let sendable = !self.ready.is_empty() || self.forming.is_some();
-        let pace = (self.flows() && sendable && under_way < usize::from(self.plan.concurrency.get()))
-            .then(|| self.pace.next(now))
-            .filter(|at| *at > now);
+        let most = match self.state {
+            LaneState::Flowing => usize::from(self.plan.concurrency.get()),
+            LaneState::Probing { .. } => 1,
+            LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped => 0,
+        };
+        let pace = (sendable && under_way < most).then(|| self.pace.next(now)).filter(|at| *at > now);
         let later = self.later.first_key_value().map(|((due, _), _)| *due);
         let forming = self.forming.as_ref().map(|forming| forming.due);
         // A wake in the past would spin: what is due by now was dealt with, or waits for something else.
@@ -286,6 +330,7 @@ impl Lane {
                     delivery,
                     receipt: arrival.receipt,
                     origin: Origin::LaneQueue,
+                    in_memory: None,
                     redelivered: arrival.redelivered,
                     taken_at: Instant::now(),
                 };
@@ -319,21 +364,31 @@ impl Lane {
     }
 
     fn accept(&mut self, errand: Errand) {
-        if errand.redelivered && self.recent.contains(errand.delivery.id()) {
-            debug!(channel = %self.plan.id, delivery = %errand.delivery.id(), "already delivered; the broker had not heard of it");
-            self.let_go(errand.origin);
-            if errand.origin == Origin::Memory {
-                self.metrics.ended(Ending::Delivered, 1);
-            }
-            errand.receipt.settle();
+        if self.is_known(&errand) {
+            self.conclude_known(errand);
             return;
         }
         let wait = errand.delivery.not_before.map_or(Duration::ZERO, |due| due.since(self.tools.clock.now()));
-        if wait.is_zero() {
+        // Nobody writes down a longer wait than this: what says so was written, or is read, by a clock that is wrong.
+        let longest = self.plan.retry.longest().max(step::ASKED_WAIT_MAX);
+        if wait.is_zero() || wait > longest {
             self.ready.push_back(errand);
         } else {
             self.keep_for_later(errand, wait);
         }
+    }
+
+    /// Whether it was delivered before a connection was lost, and the broker had not heard of it.
+    fn is_known(&self, errand: &Errand) -> bool {
+        errand.redelivered && self.recent.contains(errand.delivery.id())
+    }
+
+    fn conclude_known(&self, errand: Errand) {
+        debug!(channel = %self.plan.id, delivery = %errand.delivery.id(), "already delivered; the broker had not heard of it");
+        if errand.origin == Origin::Memory {
+            self.metrics.ended(Ending::Delivered, 1);
+        }
+        errand.receipt.settle();
     }
 
     fn keep_for_later(&mut self, errand: Errand, wait: Duration) {
@@ -342,14 +397,20 @@ impl Lane {
     }
 
     async fn park(&mut self, errand: Errand) {
-        self.tools.settler.park(&errand.delivery, errand.receipt).await;
-        self.let_go(errand.origin);
+        if errand.comes_again() {
+            return;
+        }
+        let stake = self.metrics.stake(errand.in_memory);
+        self.tools.settler.park(&errand.delivery, errand.receipt, stake).await;
     }
 
-    /// A delivery leaves this lane's hands. What came from the lane's queue is counted there until it is acknowledged.
-    fn let_go(&self, origin: Origin) {
-        if origin == Origin::Memory {
-            self.metrics.in_memory.dec();
+    /// Keeps a delivery to be tried as soon as may be: here, or on the broker where the lane rests and the delivery came from
+    /// memory, so that no decision waits unacknowledged behind a pause.
+    async fn keep(&mut self, errand: Errand) {
+        if self.flows() || errand.origin == Origin::LaneQueue {
+            self.ready.push_back(errand);
+        } else {
+            self.park(errand).await;
         }
     }
 
@@ -360,7 +421,7 @@ impl Lane {
                 LaneState::Probing { .. } => (1, true),
                 LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped => return,
             };
-            if sends.len() >= limit || (!probe && self.pace.next(now) > now) {
+            if sends.len() >= limit || self.pace.next(now) > now {
                 return;
             }
             let Some((errands, parcel)) = self.next_parcel(now, probe).await else { return };
@@ -386,6 +447,13 @@ impl Lane {
     async fn next_in_time(&mut self) -> Option<Errand> {
         loop {
             let errand = self.ready.pop_front()?;
+            if errand.comes_again() {
+                continue;
+            }
+            if self.is_known(&errand) {
+                self.conclude_known(errand);
+                continue;
+            }
             let now = self.tools.clock.now();
             match step::too_late(&errand.delivery, self.plan.chat, self.plan.retry.max_age(), now) {
                 None => return Some(errand),
@@ -410,6 +478,16 @@ impl Lane {
     }
 
     async fn next_batch(&mut self, now: Instant, limits: BatchLimits, probe: bool) -> Option<(Vec<Errand>, Parcel)> {
+        loop {
+            let batch = self.next_due_batch(now, limits, probe).await?;
+            // Where all of a batch was poison, the next one may be due as well.
+            if let Some(ready) = self.pack(batch).await {
+                return Some(ready);
+            }
+        }
+    }
+
+    async fn next_due_batch(&mut self, now: Instant, limits: BatchLimits, probe: bool) -> Option<Forming> {
         loop {
             let forming_full = self.forming.as_ref().is_some_and(|forming| {
                 probe || forming.errands.len() >= limits.events || forming.bytes >= limits.bytes || forming.due <= now
@@ -450,10 +528,26 @@ impl Lane {
         if !due && !would_overflow {
             return None;
         }
-        let forming = self.forming.take()?;
-        let occasion = Occasion { now: self.tools.clock.now(), links: &self.plan.links, detour: None };
-        let parcel = self.plan.channel.batcher()?.pack(&forming.records, &occasion);
-        Some((forming.errands, parcel))
+        self.forming.take()
+    }
+
+    async fn pack(&mut self, mut forming: Forming) -> Option<(Vec<Errand>, Parcel)> {
+        loop {
+            let occasion = Occasion { now: self.tools.clock.now(), links: &self.plan.links, detour: None };
+            let batcher = self.plan.channel.batcher()?;
+            let packed = std::panic::catch_unwind(AssertUnwindSafe(|| batcher.pack(&forming.records, &occasion)));
+            if let Ok(parcel) = packed {
+                return Some((forming.errands, parcel));
+            }
+            // Halves find out whose fault it is; the loop ends at one.
+            if forming.errands.len() > 1 {
+                let half = forming.errands.len().div_ceil(2);
+                self.split(std::mem::take(&mut forming.errands), half).await;
+            } else if let Some(errand) = forming.errands.pop() {
+                self.bury_poison(errand).await;
+            }
+            forming = self.forming.take()?;
+        }
     }
 
     fn send(&self, errands: Vec<Errand>, parcel: Parcel, probe: bool) -> BoxFuture<'static, Sent> {
@@ -503,11 +597,16 @@ impl Lane {
     /// The one line of a try.
     fn tell(&self, errands: &[Errand], verdict: &Verdict, status: Option<u16>, why: &str, took: Duration, step: &Step) {
         let Some(first) = errands.first() else { return };
+        // The firehose is counted, not narrated, and so it does not pay for words that nobody reads.
+        let quiet = matches!(step.fate, Fate::Delivered) && !self.pace.is_limited();
+        if quiet && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
         let (channel, outcome, next) = (&self.plan.id, verdict.outcome().as_str(), step.in_words());
         let (took_ms, count) = (took.as_millis(), errands.len());
         let (id, decision, attempt) = (first.delivery.id(), &first.delivery.decision.id, first.delivery.attempts + 1);
         match (&step.fate, step.course) {
-            (Fate::Delivered, _) if !self.pace.is_limited() => {
+            (Fate::Delivered, _) if quiet => {
                 debug!(%channel, delivery = %id, decision = %decision, count, outcome, status, took_ms, attempt, next, "attempt");
             }
             (Fate::Delivered, _) => {
@@ -555,21 +654,28 @@ impl Lane {
                     match at.cmp(&accepted) {
                         std::cmp::Ordering::Less => self.delivered(errand),
                         std::cmp::Ordering::Equal => {
-                            self.bury(errand, DeathReason::Refused, &detail, last.clone()).await
+                            self.bury(errand, DeathReason::Refused, &detail, last.clone()).await;
                         }
-                        std::cmp::Ordering::Greater => self.ready.push_back(errand),
+                        std::cmp::Ordering::Greater => self.keep(errand).await,
                     }
                 }
             }
             Fate::Split => {
                 let half = errands.len().div_ceil(2);
-                self.split(errands, half);
+                self.split(errands, half).await;
             }
         }
     }
 
     /// Sends the first half as soon as it may go, as one batch; the second half forms the next.
-    fn split(&mut self, mut errands: Vec<Errand>, half: usize) {
+    async fn split(&mut self, mut errands: Vec<Errand>, half: usize) {
+        if matches!(self.state, LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped) {
+            // It was sent before the lane came to rest: the next batch after it is made of whatever is there by then.
+            for errand in errands {
+                self.keep(errand).await;
+            }
+            return;
+        }
         let rest = errands.split_off(half);
         let now = Instant::now();
         if let Some(forming) = self.forming.take() {
@@ -587,7 +693,6 @@ impl Lane {
         let now = self.tools.clock.now();
         self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
         self.metrics.ended(Ending::Delivered, 1);
-        self.let_go(errand.origin);
         self.recent.insert(errand.delivery.id());
         errand.receipt.settle();
     }
@@ -606,17 +711,22 @@ impl Lane {
         } else if stays {
             self.keep_for_later(errand, after);
         } else {
-            errand.delivery.not_before = Some(self.tools.clock.now().plus(after));
+            // Where the lane itself rests, the delivery has no wait of its own: it would outlive a rest that an operator, a
+            // restart or another worker ends early.
+            errand.delivery.not_before = self.flows().then(|| self.tools.clock.now().plus(after));
             self.park(errand).await;
         }
     }
 
     async fn bury(&mut self, errand: Errand, reason: DeathReason, detail: &str, last: Option<LastReply>) {
+        if errand.comes_again() {
+            return;
+        }
         let now = self.tools.clock.now();
         warn!(channel = %self.plan.id, delivery = %errand.delivery.id(), decision = %errand.delivery.decision.id, %reason, detail, "dead letter");
         let letter = DeadLetter::of_delivery(&errand.delivery, reason, detail, last, now);
-        self.let_go(errand.origin);
-        self.tools.settler.bury(letter, errand.receipt, Some(&self.metrics)).await;
+        let stake = self.metrics.stake(errand.in_memory);
+        self.tools.settler.bury(letter, errand.receipt, Some(stake)).await;
     }
 
     async fn bury_poison(&mut self, errand: Errand) {
@@ -630,7 +740,11 @@ impl Lane {
             Course::Flow { breathe } => {
                 (self.failures, self.pauses, self.holds) = (0, 0, 0);
                 self.pace.rest(now, breathe);
-                if !self.flows() {
+                if breathe > WAIT_IN_MEMORY_MAX {
+                    // Too long to wait for in memory, so it is a pause like any other.
+                    let why = String::from("the endpoint asked to be left alone for a while");
+                    self.rest_in(LaneState::Paused { until: now + breathe, why }).await;
+                } else if !self.flows() {
                     info!(channel = %self.plan.id, was = self.state.as_str(), "the lane flows again");
                     self.enter(LaneState::Flowing);
                 }
@@ -670,7 +784,10 @@ impl Lane {
 
     /// Comes to rest: what came from memory is handed to the broker, so that nothing but the broker waits.
     async fn rest_in(&mut self, state: LaneState) {
-        self.consuming_since = Instant::now();
+        if self.flows() {
+            // Only then: a probe that fails must not make the lane forget since when it holds its window.
+            self.consuming_since = Instant::now();
+        }
         self.enter(state);
         if let Some(forming) = self.forming.take() {
             self.ready.extend(forming.errands);
@@ -745,9 +862,11 @@ impl Lane {
 /// How many deliveries of the lane's queue are held at once: enough to keep the sends busy, few enough that at the lane's pace
 /// the last of them is sent long before the broker loses patience.
 fn window(plan: &LanePlan, batching: Option<BatchLimits>) -> NonZeroU16 {
-    let busy = u32::from(plan.concurrency.get()) * 4;
+    // The broker takes most of a tenth of a second to send more after acknowledgements (measured: quorum queue, 3.10): a backlog
+    // is drained at a window in that time.
+    let busy = u32::from(plan.concurrency.get()) * 32;
     let busy =
-        busy.max(batching.map_or(1, |limits| u32::try_from(limits.events * 2).unwrap_or(u32::MAX))).clamp(16, 2_000);
+        busy.max(batching.map_or(1, |limits| u32::try_from(limits.events * 2).unwrap_or(u32::MAX))).clamp(64, 2_000);
     let by_pace = plan.pace.iter().map(|rate| {
         let in_ten_minutes =
             Duration::from_mins(10).as_secs_f64() / rate.per.as_secs_f64().max(1e-9) * f64::from(rate.count);

@@ -9,6 +9,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+mod hands;
+mod rests;
+
 use super::*;
 use crate::{
     broker::{
@@ -26,7 +29,7 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// An endpoint that answers as scripted; when the script is over, with 200.
+/// An endpoint that answers as scripted; when the script is over, with 200. A header `takes` says how many seconds a reply takes.
 #[derive(Default)]
 struct ScriptedPost {
     script: Mutex<VecDeque<Result<Reply, Trouble>>>,
@@ -48,8 +51,10 @@ impl Post for ScriptedPost {
     fn post(&self, parcel: Parcel, _limit: Duration) -> BoxFuture<'_, Result<Reply, Trouble>> {
         self.seen.lock().unwrap().push((Instant::now(), String::from_utf8(parcel.body.to_vec()).unwrap()));
         let reply = self.script.lock().unwrap().pop_front().unwrap_or_else(|| Ok(Reply::new(200, "")));
+        let takes =
+            reply.as_ref().ok().and_then(|reply| reply.header("takes")).map(|takes| secs(takes.parse().unwrap()));
         Box::pin(async move {
-            tokio::time::sleep(self.takes).await;
+            tokio::time::sleep(takes.unwrap_or(self.takes)).await;
             reply
         })
     }
@@ -78,7 +83,12 @@ impl Channel for Plainly {
     fn judge(&self, reply: &Reply) -> Verdict {
         match reply.header("accepted") {
             Some(accepted) => Verdict::RefusedOne { accepted: accepted.parse().unwrap(), why: String::new() },
-            None => judging::by_status(reply),
+            None => match (judging::by_status(reply), reply.header("breathe")) {
+                (Verdict::Delivered { .. }, Some(wait)) => {
+                    Verdict::Delivered { confirmed: true, breathe: Some(secs(wait.parse().unwrap())) }
+                }
+                (verdict, _) => verdict,
+            },
         }
     }
 
@@ -101,23 +111,28 @@ impl Batcher for Plainly {
     }
 
     fn pack(&self, records: &[Bytes], _: &Occasion<'_>) -> Parcel {
+        assert!(!records.iter().any(|record| record == "unpackable"), "on purpose");
         Self::parcel(records.iter().map(|record| String::from_utf8_lossy(record)).collect::<Vec<_>>().join(" "))
     }
 }
 
 /// A broker of which only the lane's queue is used, fed by the test.
 #[derive(Debug)]
-struct LaneQueue(Mutex<Option<mpsc::Receiver<Arrival>>>);
+struct LaneQueue {
+    /// The end that the test feeds: of the lane's present consumer.
+    feed: Feed,
+    consumed: Arc<AtomicU64>,
+}
+
+type Feed = Arc<Mutex<mpsc::Sender<Arrival>>>;
 
 impl Broker for LaneQueue {
     fn consume(&self, _: Queue, _: NonZeroU16) -> Arrivals {
-        // A lane that renews its window finds an empty queue.
-        let empty = || {
-            let (sender, receiver) = mpsc::channel(1);
-            std::mem::forget(sender);
-            receiver
-        };
-        Arrivals::new(self.0.lock().unwrap().take().unwrap_or_else(empty))
+        self.consumed.fetch_add(1, Ordering::Relaxed);
+        // A lane that renews its window finds an empty queue: what it gave back, the test puts in again.
+        let (sender, receiver) = mpsc::channel(1_000);
+        *self.feed.lock().unwrap() = sender;
+        Arrivals::new(receiver)
     }
 
     fn publish(&self, _: Message) -> BoxFuture<'static, Result<(), PublishError>> {
@@ -157,16 +172,21 @@ impl Broker for LaneQueue {
     }
 }
 
-/// Counts receipts: settled, and dropped unsettled.
+/// Counts receipts: settled, and dropped unsettled. `void` once their connection is lost.
 #[derive(Default)]
 struct Counts {
     settled: AtomicU64,
     dropped: AtomicU64,
+    void: AtomicBool,
 }
 
 impl Desk for Counts {
     fn close(&self, _: u64, settled: bool) {
         if settled { &self.settled } else { &self.dropped }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_void(&self) -> bool {
+        self.void.load(Ordering::Relaxed)
     }
 }
 
@@ -174,9 +194,11 @@ impl Desk for Counts {
 struct Bench {
     post: Arc<ScriptedPost>,
     handle: LaneHandle,
-    queue: mpsc::Sender<Arrival>,
+    queue: Feed,
     jobs: mpsc::Receiver<Job>,
     receipts: Arc<Counts>,
+    /// How often the lane began to consume its queue.
+    consumed: Arc<AtomicU64>,
     stop: CancellationToken,
     tracker: TaskTracker,
     clock: Clock,
@@ -205,11 +227,12 @@ impl Bench {
 
     fn with(post: Arc<ScriptedPost>, plan: LanePlan) -> Self {
         let (settler, jobs) = Settler::by_hand();
-        let (queue, arrivals) = mpsc::channel(1_000);
+        let queue = Arc::new(Mutex::new(mpsc::channel(1).0));
+        let consumed = Arc::new(AtomicU64::new(0));
         let clock = Clock::starting_at("2026-06-01T12:00:00Z".parse().unwrap());
         let tools = LaneTools {
             post: post.clone(),
-            broker: Arc::new(LaneQueue(Mutex::new(Some(arrivals)))),
+            broker: Arc::new(LaneQueue { feed: Arc::clone(&queue), consumed: Arc::clone(&consumed) }),
             settler,
             clock,
             scrubber: Scrubber::default(),
@@ -218,7 +241,7 @@ impl Bench {
         let metrics = Metrics::new().channel(&plan.id);
         let handle = start(plan, tools, metrics, &tracker, stop.clone());
         let receipts = Arc::new(Counts::default());
-        Self { post, handle, queue, jobs, receipts, stop, tracker, clock, began: Instant::now() }
+        Self { post, handle, queue, jobs, receipts, consumed, stop, tracker, clock, began: Instant::now() }
     }
 
     fn delivery(&self, id: &str) -> Delivery {
@@ -234,19 +257,19 @@ impl Bench {
         Receipt::new(0, self.receipts.clone())
     }
 
-    async fn from_memory(&self, id: &str) {
+    async fn hand_over(&self, id: &str) {
         self.handle.hand_over(self.delivery(id), self.receipt(), false).await;
     }
 
-    async fn from_queue(&self, delivery: &Delivery, redelivered: bool) {
+    fn put_in_queue(&self, delivery: &Delivery, redelivered: bool) {
         let arrival = Arrival { body: delivery.to_bytes(), redelivered, receipt: self.receipt() };
-        self.queue.send(arrival).await.unwrap();
+        self.queue.lock().unwrap().try_send(arrival).unwrap();
     }
 
     /// The next delivery that was parked.
     async fn parked(&mut self) -> Delivery {
         match self.jobs.recv().await.unwrap() {
-            Job::Publish { message, receipt } => {
+            Job::Publish { message, receipt, .. } => {
                 assert_eq!(message.to, Destination::Queue(Queue::Lane(self.handle.id.clone())));
                 receipt.settle();
                 Delivery::from_bytes(&message.body).unwrap()
@@ -287,6 +310,7 @@ impl Bench {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a script is a list of results")]
 fn status(status: u16) -> Result<Reply, Trouble> {
     Ok(Reply::new(status, ""))
 }
@@ -298,7 +322,7 @@ fn about(found: Duration, expected: Duration) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_delivery_from_memory_is_posted_and_its_receipt_settled() {
     let bench = Bench::new(ScriptedPost::new([]));
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     assert_eq!(bench.posts(1).await[0].1, "a");
     assert_eq!((bench.delivered(), bench.settled()), (1, 1));
     assert_eq!(bench.handle.metrics.in_memory.get(), 0);
@@ -310,11 +334,11 @@ async fn a_rate_limited_endpoint_is_left_alone_for_as_long_as_it_asked() {
     // Method: script two replies, let paused time jump, then read the clock.
     let asked = Reply::new(429, "").with_header("retry-after", "30");
     let mut bench = Bench::new(ScriptedPost::new([Ok(asked)]));
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     let parked = bench.parked().await;
     assert_eq!(parked.attempts, 0);
     assert!(matches!(bench.handle.state(), LaneState::Paused { .. }));
-    bench.from_queue(&parked, false).await;
+    bench.put_in_queue(&parked, false);
     let posts = bench.posts(2).await;
     assert!((secs(30)..secs(34)).contains(&posts[1].0), "{posts:?}");
     assert_eq!(bench.handle.state(), LaneState::Flowing);
@@ -325,7 +349,7 @@ async fn five_failures_in_a_row_pause_the_lane_and_a_single_probe_ends_it() {
     let script = std::iter::repeat_n(Err(Trouble::Refused), 6);
     let bench = Bench::new(ScriptedPost::new(script));
     for id in ["a", "b", "c", "d", "e", "f", "g"] {
-        bench.from_queue(&bench.delivery(id), false).await;
+        bench.put_in_queue(&bench.delivery(id), false);
     }
     let posts = bench.posts(6).await;
     // The sixth was the probe; it failed, so the pause goes on, and nothing else was tried in between.
@@ -341,11 +365,11 @@ async fn five_failures_in_a_row_pause_the_lane_and_a_single_probe_ends_it() {
 async fn a_paused_lane_hands_its_memory_to_the_broker() {
     let mut bench = Bench::new(ScriptedPost::new([Ok(Reply::new(429, "").with_header("retry-after", "60"))]));
     for id in ["a", "b"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     let parked = [bench.parked().await, bench.parked().await].map(|delivery| delivery.decision.id.to_string());
     assert!(parked.contains(&String::from("a")) && parked.contains(&String::from("b")));
-    bench.from_memory("c").await;
+    bench.hand_over("c").await;
     assert_eq!(&*bench.parked().await.decision.id, "c");
     assert_eq!((bench.settled(), bench.handle.metrics.in_memory.get()), (3, 0));
 }
@@ -353,10 +377,7 @@ async fn a_paused_lane_hands_its_memory_to_the_broker() {
 #[tokio::test(start_paused = true)]
 async fn a_broken_destination_holds_the_lane_and_probes_grow_from_five_minutes_to_an_hour() {
     let bench = Bench::new(ScriptedPost::new(std::iter::repeat_n(status(404), 7)));
-    // The window is given back to the broker now and then; what is given back comes again.
-    for _ in 0..40 {
-        bench.from_queue(&bench.delivery("a"), false).await;
-    }
+    bench.put_in_queue(&bench.delivery("a"), false);
     let gaps: Vec<u64> = bench.posts(1).await.into_iter().map(|(at, _)| at.as_secs()).collect();
     assert_eq!(gaps, [0]);
     assert!(matches!(bench.handle.state(), LaneState::Held { .. }));
@@ -365,22 +386,25 @@ async fn a_broken_destination_holds_the_lane_and_probes_grow_from_five_minutes_t
     tokio::time::sleep(secs(598)).await;
     assert_eq!(bench.post.seen().len(), 2);
     tokio::time::sleep(secs(3)).await;
+    // The window was given back to the broker, and what is given back comes again.
+    bench.put_in_queue(&bench.delivery("a"), true);
+    tokio::time::sleep(secs(1)).await;
     assert_eq!(bench.post.seen().len(), 3, "the second probe comes after ten minutes");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_delivery_dies_when_its_attempts_are_used_up_and_no_sooner() {
     let mut bench = Bench::new(ScriptedPost::new(std::iter::repeat_n(status(500), 20)));
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     let mut attempts = 0;
     let letter = loop {
         match bench.jobs.recv().await.unwrap() {
-            Job::Publish { message, receipt } => {
+            Job::Publish { message, receipt, .. } => {
                 receipt.settle();
                 let delivery = Delivery::from_bytes(&message.body).unwrap();
                 assert!(delivery.attempts > attempts);
                 attempts = delivery.attempts;
-                bench.from_queue(&delivery, false).await;
+                bench.put_in_queue(&delivery, false);
             }
             Job::Bury { letter, .. } => break letter,
         }
@@ -395,7 +419,7 @@ async fn a_limit_holds_to_the_token_and_is_used_to_the_full() {
     let rate = Rate { count: 1, per: secs(1), burst: 1 };
     let bench = Bench::with(ScriptedPost::new([]), LanePlan { pace: vec![rate], ..plan(Plainly { batch: None }) });
     for id in 0..30 {
-        bench.from_queue(&bench.delivery(&id.to_string()), false).await;
+        bench.put_in_queue(&bench.delivery(&id.to_string()), false);
     }
     for (at, (sent, _)) in (0..).zip(bench.posts(30).await) {
         assert!(about(sent, secs(at)), "{at}: {sent:?}");
@@ -403,10 +427,10 @@ async fn a_limit_holds_to_the_token_and_is_used_to_the_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limited_lane_takes_nothing_from_memory() {
+async fn a_limited_lane_takes_nothing_hand_over() {
     let rate = Rate { count: 1, per: secs(1), burst: 1 };
     let mut bench = Bench::with(ScriptedPost::new([]), LanePlan { pace: vec![rate], ..plan(Plainly { batch: None }) });
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     assert_eq!(&*bench.parked().await.decision.id, "a");
     assert!(bench.post.seen().is_empty());
 }
@@ -414,10 +438,10 @@ async fn a_limited_lane_takes_nothing_from_memory() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_card_is_tried_once_more_as_plain_text_and_is_then_dead() {
     let mut bench = Bench::new(ScriptedPost::new([status(400), status(400), status(400), status(200)]));
-    bench.from_memory("a").await;
+    bench.hand_over("a").await;
     let letter = bench.buried().await;
     assert_eq!((letter.reason, letter.attempts), (DeathReason::Refused, 0));
-    bench.from_memory("b").await;
+    bench.hand_over("b").await;
     let bodies: Vec<String> = bench.posts(4).await.into_iter().map(|(_, body)| body).collect();
     assert_eq!(bodies, ["a", "plain:a", "b", "plain:b"]);
     assert_eq!(bench.delivered(), 1);
@@ -429,10 +453,10 @@ async fn what_is_too_late_is_dead_and_not_posted() {
     let mut bench = Bench::new(ScriptedPost::new([]));
     let mut old = bench.delivery("old");
     old.first_at = Timestamp::from_unix_millis(bench.clock.now().unix_millis() - 24 * 3_600_000 - 1);
-    bench.from_queue(&old, false).await;
+    bench.put_in_queue(&old, false);
     assert_eq!(bench.buried().await.reason, DeathReason::Expired);
     tokio::time::sleep(secs(2 * 24 * 3600)).await;
-    bench.from_queue(&bench.delivery("unanswered"), false).await;
+    bench.put_in_queue(&bench.delivery("unanswered"), false);
     assert_eq!(bench.buried().await.reason, DeathReason::ApprovalExpired);
     assert!(bench.post.seen().is_empty());
 }
@@ -440,8 +464,8 @@ async fn what_is_too_late_is_dead_and_not_posted() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_rendering_ends_as_a_dead_letter_and_the_lane_goes_on() {
     let mut bench = Bench::new(ScriptedPost::new([]));
-    bench.from_memory("panic").await;
-    bench.from_memory("b").await;
+    bench.hand_over("panic").await;
+    bench.hand_over("b").await;
     assert_eq!(bench.buried().await.reason, DeathReason::Poison);
     assert_eq!(bench.posts(1).await[0].1, "b");
 }
@@ -450,10 +474,10 @@ async fn a_panic_in_rendering_ends_as_a_dead_letter_and_the_lane_goes_on() {
 async fn what_was_delivered_is_not_delivered_again_when_the_broker_had_not_heard_of_it() {
     let bench = Bench::new(ScriptedPost::new([]));
     let delivery = bench.delivery("a");
-    bench.from_queue(&delivery, false).await;
+    bench.put_in_queue(&delivery, false);
     bench.posts(1).await;
-    bench.from_queue(&delivery, true).await;
-    bench.from_queue(&bench.delivery("b"), true).await;
+    bench.put_in_queue(&delivery, true);
+    bench.put_in_queue(&bench.delivery("b"), true);
     let posts = bench.posts(2).await;
     assert_eq!((posts.len(), posts[1].1.as_str()), (2, "b"));
     assert_eq!((bench.delivered(), bench.settled()), (2, 3));
@@ -463,10 +487,10 @@ async fn what_was_delivered_is_not_delivered_again_when_the_broker_had_not_heard
 async fn a_stop_finishes_the_send_under_way_parks_memory_and_gives_the_queue_back() {
     let post = Arc::new(ScriptedPost { takes: secs(3), ..ScriptedPost::default() });
     let mut bench = Bench::new(post);
-    bench.from_memory("under way").await;
+    bench.hand_over("under way").await;
     bench.posts(1).await;
-    bench.from_memory("waiting").await;
-    bench.from_queue(&bench.delivery("queued"), false).await;
+    bench.hand_over("waiting").await;
+    bench.put_in_queue(&bench.delivery("queued"), false);
     bench.stop.cancel();
     bench.tracker.close();
     bench.tracker.wait().await;
@@ -485,7 +509,7 @@ fn batched(events: usize) -> LanePlan {
 async fn a_batch_goes_when_it_is_full_or_its_first_has_waited_long_enough() {
     let bench = Bench::with(ScriptedPost::new([]), batched(3));
     for id in ["a", "b", "c", "d"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     let posts = bench.posts(2).await;
     assert_eq!((posts[0].1.as_str(), posts[1].1.as_str()), ("a b c", "d"));
@@ -499,7 +523,7 @@ async fn one_refused_member_of_a_batch_is_found_and_the_others_are_delivered() {
     let named = Reply::new(400, "").with_header("accepted", "2");
     let mut bench = Bench::with(ScriptedPost::new([Ok(named)]), batched(4));
     for id in ["a", "b", "c", "d"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     assert_eq!(bench.buried().await.decision_id.as_deref(), Some("c"));
     let posts = bench.posts(2).await;
@@ -511,7 +535,7 @@ async fn one_refused_member_of_a_batch_is_found_and_the_others_are_delivered() {
 async fn a_batch_that_is_too_large_is_sent_in_halves() {
     let bench = Bench::with(ScriptedPost::new([status(413), status(200), status(200)]), batched(4));
     for id in ["a", "b", "c", "d"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     let bodies: Vec<String> = bench.posts(3).await.into_iter().map(|(_, body)| body).collect();
     assert_eq!(bodies, ["a b c d", "a b", "c d"]);
@@ -524,7 +548,7 @@ async fn a_refused_member_that_nobody_names_is_found_by_halving() {
     let script = [400, 200, 400, 400, 400, 200].map(status);
     let mut bench = Bench::with(ScriptedPost::new(script), batched(4));
     for id in ["a", "b", "c", "d"] {
-        bench.from_memory(id).await;
+        bench.hand_over(id).await;
     }
     assert_eq!(bench.buried().await.decision_id.as_deref(), Some("c"));
     bench.posts(6).await;
@@ -538,26 +562,26 @@ async fn a_lane_that_falls_behind_lets_the_broker_wait_and_takes_from_memory_aga
     let post = Arc::new(ScriptedPost { takes: Duration::from_millis(200), ..ScriptedPost::default() });
     let mut bench = Bench::new(post);
     for id in 0..20 {
-        bench.from_memory(&id.to_string()).await;
+        bench.hand_over(&id.to_string()).await;
     }
     // The fourth has waited for more than half a second.
     bench.posts(4).await;
     let mut parked = Vec::new();
     while let Ok(job) = bench.jobs.try_recv() {
-        let Job::Publish { message, receipt } = job else { panic!("{job:?}") };
+        let Job::Publish { message, receipt, .. } = job else { panic!("{job:?}") };
         receipt.settle();
         parked.push(Delivery::from_bytes(&message.body).unwrap());
     }
     assert!(parked.len() >= 12, "only {} were handed to the broker", parked.len());
-    bench.from_memory("late").await;
+    bench.hand_over("late").await;
     parked.push(bench.parked().await);
     for delivery in &parked {
-        bench.from_queue(delivery, false).await;
+        bench.put_in_queue(delivery, false);
     }
     bench.posts(21).await;
     tokio::time::sleep(secs(2)).await;
     assert_eq!((bench.delivered(), bench.handle.metrics.in_memory.get()), (21, 0));
-    bench.from_memory("after").await;
+    bench.hand_over("after").await;
     bench.posts(22).await;
     assert!(bench.jobs.try_recv().is_err(), "the lane takes from memory again");
 }
@@ -566,11 +590,11 @@ async fn a_lane_that_falls_behind_lets_the_broker_wait_and_takes_from_memory_aga
 async fn a_failed_attempt_is_written_down_on_the_broker() {
     // Goal: a counted attempt survives the worker. Method: what came from the lane's queue goes back there, richer by one.
     let mut bench = Bench::new(ScriptedPost::new([status(503)]));
-    bench.from_queue(&bench.delivery("a"), false).await;
+    bench.put_in_queue(&bench.delivery("a"), false);
     let parked = bench.parked().await;
     assert_eq!(parked.attempts, 1);
     assert!(parked.not_before.unwrap() > bench.clock.now());
-    bench.from_queue(&parked, false).await;
+    bench.put_in_queue(&parked, false);
     let posts = bench.posts(2).await;
     assert!(posts[1].0 >= Duration::from_millis(750), "{posts:?}");
 }

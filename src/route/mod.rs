@@ -74,7 +74,7 @@ impl Routes {
                 (None, Some(patterns)) => tools.add(patterns, candidate),
                 // A tool is shared by many channels, an agent by few; a wildcard says less than a name.
                 (Some(by_agent), Some(by_tool)) if is_vague(by_agent) && !is_vague(by_tool) => {
-                    tools.add(by_tool, candidate)
+                    tools.add(by_tool, candidate);
                 }
                 (Some(by_agent), Some(_)) => agents.add(by_agent, candidate),
             }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::{AtomicF64, GenericCounterVec},
+    core::{AtomicF64, Collector, GenericCounterVec},
 };
 
 use crate::model::{ChannelId, DeathReason, DecisionKind, Ending, Severity, verdict::Outcome};
@@ -111,6 +111,17 @@ impl ChannelMetrics {
         self.endings[ending as usize].get()
     }
 
+    /// Counts one delivery in memory, for as long as the value lives.
+    pub fn hold_in_memory(&self) -> InMemory {
+        self.in_memory.inc();
+        InMemory(self.in_memory.clone())
+    }
+
+    /// The stake of a delivery that is handed on; `in_memory` is where it was counted until now, if it was.
+    pub fn stake(&self, in_memory: Option<InMemory>) -> Stake {
+        Stake { dead: self.endings[Ending::Dead as usize].clone(), _in_memory: in_memory }
+    }
+
     /// Counts `count` tries with this outcome.
     pub fn tried(&self, outcome: Outcome, count: u64) {
         self.outcomes[outcome as usize].inc_by(count);
@@ -129,15 +140,65 @@ impl ChannelMetrics {
     }
 }
 
-/// Builds and registers one metric. A name that is registered twice or malformed is a bug of this file, which every test that
-/// makes a `Metrics` would show.
-macro_rules! register {
-    ($registry:expr, $metric:expr) => {{
-        let metric = $metric.expect("names and labels below are well-formed");
-        $registry.register(Box::new(metric.clone())).expect("every name below is unique");
-        metric
-    }};
+/// One delivery in this worker's memory: counted from when it is made until it is dropped, wherever that happens.
+#[derive(Debug)]
+pub struct InMemory(IntGauge);
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
+
+/// What a delivery that is carried somewhere still owes to the numbers of its channel: it waits in memory until it has arrived,
+/// and it may die on the way.
+#[derive(Debug)]
+pub struct Stake {
+    dead: IntCounter,
+    _in_memory: Option<InMemory>,
+}
+
+impl Stake {
+    /// The delivery has ended in the dead-letter store.
+    pub fn died(self) {
+        self.dead.inc();
+    }
+}
+
+/// Builds metrics and registers them. A name that is there twice or malformed is a bug of this file, which every test that makes
+/// a `Metrics` would show.
+struct Catalogue(Registry);
+
+impl Catalogue {
+    fn add<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let metric = metric.expect("names and labels below are well-formed");
+        self.0.register(Box::new(metric.clone())).expect("every name below is unique");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::with_opts(opts(name, help)))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(opts(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::with_opts(opts(name, help)))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(opts(name, help), labels))
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
+        self.add(HistogramVec::new(seconds(name, help, buckets), CHANNEL))
+    }
+}
+
+/// The one label of most series.
+const CHANNEL: &[&str] = &["channel"];
 
 fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("interven_alerts_{name}"), help)
@@ -150,140 +211,67 @@ fn seconds(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
 impl Metrics {
     /// The catalogue, every series without a channel at zero.
     pub fn new() -> Self {
-        let r = Registry::new();
-        let channel: &[&str] = &["channel"];
+        let all = Catalogue(Registry::new());
+        let deaths = &["reason", "channel"];
         let metrics = Self {
-            decisions: register!(
-                r,
-                IntCounterVec::new(
-                    opts("decisions_total", "Decisions read from the broker, redeliveries included."),
-                    &["decision", "severity"]
-                )
+            decisions: all.counters(
+                "decisions_total",
+                "Decisions read from the broker, redeliveries included.",
+                &["decision", "severity"],
             ),
-            unrouted: register!(
-                r,
-                IntCounterVec::new(
-                    opts("decisions_unrouted_total", "Decisions that no channel wanted."),
-                    &["severity"]
-                )
+            unrouted: all.counters("decisions_unrouted_total", "Decisions that no channel wanted.", &["severity"]),
+            malformed: all.counter("malformed_total", "Messages that could not be read as a decision."),
+            dead_letters: all.gauges("dead_letters", "Dead letters in this worker's store.", deaths),
+            dead_letters_written: all.counters("dead_letters_total", "Dead letters written.", deaths),
+            dead_letters_waiting: all.gauge("dead_letters_waiting", "Dead letters in the broker's last-resort queue."),
+            store_writable: all.gauge("dead_letter_store_writable", "1 while the dead-letter store takes letters."),
+            store_damaged: all.counter(
+                "dead_letter_store_damaged_total",
+                "Damage found in the dead-letter store; what was damaged is kept aside.",
             ),
-            malformed: register!(
-                r,
-                IntCounter::with_opts(opts("malformed_total", "Messages that could not be read as a decision."))
+            broker_connected: all.gauge("broker_connected", "1 while the broker is connected."),
+            broker_reconnects: all
+                .counter("broker_reconnects_total", "Connections to the broker that were made again."),
+            acks_waiting: all.gauge("acks_waiting", "Decisions read and not yet acknowledged."),
+            approvals: all.counters("approvals_total", "First answers to approvals.", &["answer", "via"]),
+            approval_latency: all.add(Histogram::with_opts(seconds(
+                "approval_latency_seconds",
+                "From decision to first answer.",
+                &LATENCY_SECONDS,
+            ))),
+            config_reloaded: all.add(Gauge::with_opts(opts(
+                "config_reload_success_timestamp_seconds",
+                "When the present configuration was taken over.",
+            ))),
+            matched: all.counters("deliveries_matched_total", "Deliveries made by routing.", CHANNEL),
+            deliveries: all.counters("deliveries_total", "Deliveries by how they ended.", &["channel", "ending"]),
+            waiting: all.gauges(
+                "deliveries_waiting",
+                "Deliveries that wait, by place. The lane queue is the pool's: take the maximum over workers.",
+                &["channel", "where"],
             ),
-            dead_letters: register!(
-                r,
-                IntGaugeVec::new(opts("dead_letters", "Dead letters in this worker's store."), &["reason", "channel"])
+            attempts: all.counters(
+                "attempts_total",
+                "Tries by outcome; a delivery that was retried twice adds three.",
+                &["channel", "outcome"],
             ),
-            dead_letters_written: register!(
-                r,
-                IntCounterVec::new(opts("dead_letters_total", "Dead letters written."), &["reason", "channel"])
+            attempt_duration: all.histograms(
+                "attempt_duration_seconds",
+                "From request to the end of the reply.",
+                &SECONDS,
             ),
-            dead_letters_waiting: register!(
-                r,
-                IntGauge::with_opts(opts("dead_letters_waiting", "Dead letters in the broker's last-resort queue."))
+            delivery_latency: all.histograms(
+                "delivery_latency_seconds",
+                "From the decision's time to its acceptance.",
+                &LATENCY_SECONDS,
             ),
-            store_writable: register!(
-                r,
-                IntGauge::with_opts(opts("dead_letter_store_writable", "1 while the dead-letter store takes letters."))
-            ),
-            store_damaged: register!(
-                r,
-                IntCounter::with_opts(opts(
-                    "dead_letter_store_damaged_total",
-                    "Damage found in the dead-letter store; what was damaged is kept aside."
-                ))
-            ),
-            broker_connected: register!(
-                r,
-                IntGauge::with_opts(opts("broker_connected", "1 while the broker is connected."))
-            ),
-            broker_reconnects: register!(
-                r,
-                IntCounter::with_opts(opts(
-                    "broker_reconnects_total",
-                    "Connections to the broker that were made again."
-                ))
-            ),
-            acks_waiting: register!(
-                r,
-                IntGauge::with_opts(opts("acks_waiting", "Decisions read and not yet acknowledged."))
-            ),
-            approvals: register!(
-                r,
-                IntCounterVec::new(opts("approvals_total", "First answers to approvals."), &["answer", "via"])
-            ),
-            approval_latency: register!(
-                r,
-                Histogram::with_opts(seconds(
-                    "approval_latency_seconds",
-                    "From decision to first answer.",
-                    &LATENCY_SECONDS
-                ))
-            ),
-            config_reloaded: register!(
-                r,
-                Gauge::with_opts(opts(
-                    "config_reload_success_timestamp_seconds",
-                    "When the present configuration was taken over."
-                ))
-            ),
-            matched: register!(
-                r,
-                IntCounterVec::new(opts("deliveries_matched_total", "Deliveries made by routing."), channel)
-            ),
-            deliveries: register!(
-                r,
-                IntCounterVec::new(opts("deliveries_total", "Deliveries by how they ended."), &["channel", "ending"])
-            ),
-            waiting: register!(
-                r,
-                IntGaugeVec::new(
-                    opts(
-                        "deliveries_waiting",
-                        "Deliveries that wait, by place. The lane queue is the pool's: take the maximum over workers."
-                    ),
-                    &["channel", "where"]
-                )
-            ),
-            attempts: register!(
-                r,
-                IntCounterVec::new(
-                    opts("attempts_total", "Tries by outcome; a delivery that was retried twice adds three."),
-                    &["channel", "outcome"]
-                )
-            ),
-            attempt_duration: register!(
-                r,
-                HistogramVec::new(
-                    seconds("attempt_duration_seconds", "From request to the end of the reply.", &SECONDS),
-                    channel
-                )
-            ),
-            delivery_latency: register!(
-                r,
-                HistogramVec::new(
-                    seconds(
-                        "delivery_latency_seconds",
-                        "From the decision's time to its acceptance.",
-                        &LATENCY_SECONDS
-                    ),
-                    channel
-                )
-            ),
-            lane_state: register!(
-                r,
-                IntGaugeVec::new(opts("lane_state", "1 for the state that the lane is in."), &["channel", "state"])
-            ),
-            lane_wait: register!(
-                r,
-                GenericCounterVec::new(
-                    opts("lane_wait_seconds_total", "Time that a lane had work and waited."),
-                    &["channel", "why"]
-                )
-            ),
-            replayed: register!(r, IntCounterVec::new(opts("replayed_total", "Dead letters sent again."), channel)),
-            registry: r,
+            lane_state: all.gauges("lane_state", "1 for the state that the lane is in.", &["channel", "state"]),
+            lane_wait: all.add(GenericCounterVec::new(
+                opts("lane_wait_seconds_total", "Time that a lane had work and waited."),
+                &["channel", "why"],
+            )),
+            replayed: all.counters("replayed_total", "Dead letters sent again.", CHANNEL),
+            registry: all.0,
         };
         metrics.start_at_zero();
         metrics
@@ -303,10 +291,8 @@ impl Metrics {
         for (answer, via) in ANSWERS.iter().flat_map(|answer| SURFACES.iter().map(move |via| (answer, via))) {
             self.approvals.with_label_values(&[answer, via]);
         }
-        let build = register!(
-            self.registry,
-            IntGaugeVec::new(opts("build_info", "Always 1; the version is in the label."), &["version"])
-        );
+        let all = Catalogue(self.registry.clone());
+        let build = all.gauges("build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
         self.registry

@@ -2,4 +2,4 @@
 
 pub mod metrics;
 
-pub use metrics::{ChannelMetrics, Metrics};
+pub use metrics::{ChannelMetrics, InMemory, Metrics, Stake};

@@ -1,5 +1,10 @@
 //! The one integration test binary: a module per subject.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics; the lint's own exception stops at test functions"
+)]
+
 mod architecture;
 mod broker;
 mod dead_letters;

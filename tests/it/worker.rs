@@ -198,7 +198,7 @@ async fn every_confirmed_decision_is_told_or_kept_whatever_the_endpoints_say_and
             "sumo",
             Platform::Sumo,
             script(Platform::Sumo, 9),
-            &siem("batch = { events = 5, wait = \"100ms\" }\nagents = [\"s*\"]", 4),
+            &siem("batch = { events = 5, wait = \"100ms\" }\nagents = [\"s*\"]", 1),
         )
         .await,
     ];
