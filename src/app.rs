@@ -120,7 +120,11 @@ impl Worker {
         let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&broker), clock));
         let (draining, until) = (Arc::clone(&keeper), stop.clone());
         background.spawn(async move { draining.drain(until).await });
-        let settler = Settler::start(Arc::clone(&broker), keeper, metrics.clone(), clock, &carrier, give_up.clone());
+        let start_settler = || {
+            Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), clock, &carrier, give_up.clone())
+        };
+        // The log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
+        let (settler, logger) = (start_settler(), start_settler());
 
         let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)
             .map_err(|error| StartError::Client(reqwest_error::Hidden(error.to_string())))?;
@@ -137,7 +141,7 @@ impl Worker {
             .channels
             .iter()
             .map(|channel| {
-                let lane_plan = lane_plan(channel, &links);
+                let lane_plan = lane_plan(channel, &links, prefetch);
                 lane::start(lane_plan, tools.clone(), metrics.channel(&channel.id), &intake_and_lanes, stop.clone())
             })
             .collect();
@@ -147,7 +151,7 @@ impl Worker {
         let intake = Intake {
             router: Arc::clone(&router),
             settler: settler.clone(),
-            keep_decisions,
+            logger: keep_decisions.then_some(logger),
             clock,
             metrics: metrics.clone(),
         };
@@ -262,7 +266,7 @@ impl Worker {
     }
 }
 
-fn lane_plan(channel: &ChannelPlan, links: &Arc<crate::channels::Links>) -> LanePlan {
+fn lane_plan(channel: &ChannelPlan, links: &Arc<crate::channels::Links>, prefetch: NonZeroU16) -> LanePlan {
     LanePlan {
         id: channel.id.clone(),
         channel: Arc::clone(&channel.channel),
@@ -272,6 +276,7 @@ fn lane_plan(channel: &ChannelPlan, links: &Arc<crate::channels::Links>) -> Lane
         concurrency: channel.concurrency,
         retry: channel.retry,
         links: Arc::clone(links),
+        memory: usize::from(prefetch.get()),
     }
 }
 

@@ -51,8 +51,8 @@ pub struct Intake {
     pub router: Arc<Router>,
     /// How they are settled.
     pub settler: Settler,
-    /// Whether every decision is appended to the decisions log first.
-    pub keep_decisions: bool,
+    /// How every decision is appended to the decisions log, where one is kept.
+    pub logger: Option<Settler>,
     /// The time.
     pub clock: Clock,
     /// What is counted.
@@ -110,9 +110,6 @@ impl Intake {
     async fn hand_over(&self, decision: Arc<Decision>, redelivered: bool, receipt: Receipt, matches: &[u32]) {
         let (kind, severity) = (decision.kind.as_str(), decision.severity.as_str());
         self.metrics.decisions.with_label_values(&[kind, severity]).inc();
-        if self.keep_decisions {
-            self.settler.log(&decision, receipt.share()).await;
-        }
         if matches.is_empty() {
             self.metrics.unrouted.with_label_values(&[severity]).inc();
             debug!(decision = %decision.id, kind, severity, "no channel wants this decision");
@@ -122,6 +119,10 @@ impl Intake {
             let lane = &self.router.lanes[at as usize];
             let delivery = Delivery::new(Arc::clone(&decision), lane.id().clone(), now);
             lane.hand_over(delivery, receipt.share(), redelivered).await;
+        }
+        // After the lanes have it: a log that cannot be written must not keep anybody from being told.
+        if let Some(logger) = &self.logger {
+            logger.log(&decision, receipt.share()).await;
         }
         receipt.settle();
     }

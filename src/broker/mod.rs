@@ -178,6 +178,11 @@ impl Arrivals {
         }
     }
 
+    /// Whether nothing has arrived that was not received yet.
+    pub fn is_empty(&self) -> bool {
+        self.arrivals.is_empty()
+    }
+
     /// At least one and at most `limit` messages, appended to `batch`; zero when the broker was closed. Cancel-safe.
     pub async fn recv_many(&mut self, batch: &mut Vec<Arrival>, limit: usize) -> usize {
         loop {

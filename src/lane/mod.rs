@@ -62,6 +62,9 @@ pub struct LanePlan {
     pub retry: RetryPlan,
     /// Where links point.
     pub links: Arc<Links>,
+    /// Deliveries that may be in memory at once: as many as there can be decisions, since a lane that is merely busy should not
+    /// send its work around by the broker. One that falls behind does so for another reason: see `task.rs`, `overloaded`.
+    pub memory: usize,
 }
 
 /// What every lane of a worker shares.
@@ -177,8 +180,7 @@ pub fn start(
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> LaneHandle {
-    // Room for a short burst; what does not fit waits on the broker.
-    let (sender, inbox) = mpsc::channel(usize::from(plan.concurrency.get()).saturating_mul(16).clamp(64, 1024));
+    let (sender, inbox) = mpsc::channel(plan.memory.max(1));
     let open = Arc::new(AtomicBool::new(false));
     let (announce, state) = watch::channel(LaneState::Flowing);
     let handle = LaneHandle {

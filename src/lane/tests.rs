@@ -216,6 +216,7 @@ fn plan(channel: Plainly) -> LanePlan {
         concurrency: NonZeroU16::MIN,
         retry: RetryPlan::try_from(crate::model::retry_plan::RetryNumbers::default()).unwrap(),
         links: Arc::new(links),
+        memory: 1_000,
     }
 }
 
@@ -290,7 +291,9 @@ impl Bench {
 
     /// Waits until `count` posts were seen, and says when, counted from the beginning.
     async fn posts(&self, count: usize) -> Vec<(Duration, String)> {
+        let deadline = Instant::now() + secs(20 * 60);
         while self.post.seen().len() < count {
+            assert!(Instant::now() < deadline, "{} posts, not {count}, within twenty minutes", self.post.seen().len());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // Let the lane conclude the last one.
@@ -550,6 +553,37 @@ async fn a_refused_member_that_nobody_names_is_found_by_halving() {
     assert_eq!(bench.buried().await.decision_id.as_deref(), Some("c"));
     bench.posts(6).await;
     assert_eq!(bench.delivered(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_falls_behind_lets_the_broker_wait_and_takes_from_memory_again_when_it_has_caught_up() {
+    // Goal: a slow endpoint holds few decisions, so that the intake stays free for the other lanes.
+    // Method: an endpoint that takes 200 ms is given twenty deliveries at once.
+    let post = Arc::new(ScriptedPost { takes: Duration::from_millis(200), ..ScriptedPost::default() });
+    let mut bench = Bench::new(post);
+    for id in 0..20 {
+        bench.hand_over(&id.to_string()).await;
+    }
+    // The fourth has waited for more than half a second.
+    bench.posts(4).await;
+    let mut parked = Vec::new();
+    while let Ok(job) = bench.jobs.try_recv() {
+        let Job::Publish { message, receipt, .. } = job else { panic!("{job:?}") };
+        receipt.settle();
+        parked.push(Delivery::from_bytes(&message.body).unwrap());
+    }
+    assert!(parked.len() >= 12, "only {} were handed to the broker", parked.len());
+    bench.hand_over("late").await;
+    parked.push(bench.parked().await);
+    for delivery in &parked {
+        bench.put_in_queue(delivery, false);
+    }
+    bench.posts(21).await;
+    tokio::time::sleep(secs(2)).await;
+    assert_eq!((bench.delivered(), bench.handle.metrics.in_memory.get()), (21, 0));
+    bench.hand_over("after").await;
+    bench.posts(22).await;
+    assert!(bench.jobs.try_recv().is_err(), "the lane takes from memory again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -281,7 +281,7 @@ async fn a_log_is_read_from_a_time(bench: Bench) {
     publish(&*broker, &Destination::Log(Log::Decisions), 0..5).await;
     let now = Clock::System.now();
     let early = Timestamp::from_unix_millis(now.unix_millis() - 3_600_000);
-    let late = now.plus(Duration::from_secs(3600));
+    let late = now.plus(Duration::from_hours(1));
     assert_eq!(read(&*broker, Log::Decisions, Start::At(early)).await.len(), 5);
     assert_eq!(read(&*broker, Log::Decisions, Start::At(late)).await.len(), 0);
     broker.close().await;

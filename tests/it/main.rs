@@ -9,3 +9,4 @@ mod architecture;
 mod broker;
 mod dead_letters;
 mod support;
+mod worker;

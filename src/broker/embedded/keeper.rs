@@ -6,37 +6,36 @@
 //! When the disk is full or fails, publishes are answered with an error, what was settled is remembered, and the database is
 //! dropped and opened again until that works.
 
-use std::{collections::HashMap, io::Write, path::PathBuf, sync::Arc, time::Duration};
+mod asks;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use sled::Batch;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     EmbeddedSettings,
-    desk::{Ask, ConsumerDesk, Inbox, Job, Page, Place, Post},
-    queue::{Member, QueueState},
+    desk::{Inbox, Job, Post},
+    queue::QueueState,
     records::Shelf,
-    vault::{Vault, VaultError},
+    vault::{Opened, Vault, VaultError},
 };
 use crate::{
-    broker::{BrokerError, Destination, Health, Log, PublishError, Queue, Record, Start},
+    broker::{BrokerError, Destination, Health, Log, PublishError, Queue},
     model::{ChannelId, Clock},
 };
 
-/// How long settled messages may stay on disk, unsynced or not yet removed, when nothing else is written.
+/// How long removals of settled messages may wait for a sync: a crash before it brings those messages back.
 const IDLE_SYNC: Duration = Duration::from_millis(20);
 
 /// How often the logs are shortened.
-const SHORTEN_EVERY: Duration = Duration::from_secs(60);
+const SHORTEN_EVERY: Duration = Duration::from_mins(1);
 
 /// The most records that are removed from a log in one round.
 const SHORTEN_STEP: u64 = 2000;
 
 /// How often the database is tried again after the disk failed.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
-
-/// What must fit on the disk before the database is opened again, in bytes.
-const ROOM_BYTES: usize = 4 << 20;
 
 /// How long receipts that are out may still be settled when the broker is closed.
 const CLOSING: Duration = Duration::from_secs(3);
@@ -100,7 +99,9 @@ pub(super) struct Keeper {
     shorten_at: Instant,
     reopen_at: Instant,
     /// Removals were applied that no sync has covered.
-    dirty: bool,
+    dirty: Option<Instant>,
+    /// The disk had too little room when last looked at.
+    full: bool,
     stopping: Option<Instant>,
 }
 
@@ -127,7 +128,7 @@ pub(super) fn broker_error(error: VaultError) -> BrokerError {
         VaultError::Locked(_) => {
             "another worker runs with this `data_dir`: the embedded broker serves one; use RabbitMQ for more"
         }
-        VaultError::Io(..) => "check that `data_dir` is writable and that its disk has space",
+        VaultError::Io(..) | VaultError::Full { .. } => "check that `data_dir` is writable and that its disk has space",
         VaultError::Damaged(_) => "look for `broker.corrupt-*` in `data_dir` and check the disk",
     };
     BrokerError { what: format!("the embedded broker could not be used: {error}"), hint, source: Some(Box::new(error)) }
@@ -142,7 +143,10 @@ impl Keeper {
         health: watch::Sender<Health>,
         grown: &HashMap<Book, watch::Sender<u64>>,
     ) -> Result<Self, BrokerError> {
-        let vault = Vault::open(&settings.dir, clock.now()).map_err(broker_error)?.vault;
+        let Opened { mut vault, quarantined } = Vault::open(&settings.dir, clock.now()).map_err(broker_error)?;
+        if let Some(aside) = quarantined {
+            tracing::error!(aside = %aside.display(), "decisions and deliveries that waited here may be missing");
+        }
         let sled_error = |error: sled::Error| broker_error(VaultError::Damaged(error.to_string()));
         let mut books = HashMap::new();
         for book in Book::ALL {
@@ -180,7 +184,8 @@ impl Keeper {
             health,
             shorten_at: now,
             reopen_at: now,
-            dirty: false,
+            dirty: None,
+            full: false,
             stopping: None,
         })
     }
@@ -201,25 +206,24 @@ impl Keeper {
                 }
             }
             self.reopen();
-            let busy = !jobs.is_empty();
             self.write(jobs);
             for ask in asks {
                 self.answer(ask);
             }
-            if !busy {
-                self.sync_if_idle();
+            if self.dirty.is_some_and(|since| since.elapsed() >= IDLE_SYNC) {
+                self.sync();
             }
             self.dispatch();
             self.shorten();
             self.inbox.show_unsettled(self.queues.values().map(|queue| queue.out() as u64).sum());
             if let Some(deadline) = self.stopping
                 && (self.queues.values().all(|queue| queue.out() == 0) || Instant::now() >= deadline)
-                && (self.doomed.is_empty() || self.vault.is_none())
+                && (self.doomed.is_empty() || !self.is_well())
             {
                 break;
             }
         }
-        self.sync_if_idle();
+        self.sync();
         self.inbox.end();
         self.health.send_modify(|health| health.connected = false);
     }
@@ -228,8 +232,8 @@ impl Keeper {
     fn patience(&self) -> Duration {
         let now = Instant::now();
         let due = self.queues.values().filter_map(QueueState::due).chain([self.shorten_at]);
-        let due = due.chain(self.vault.is_none().then_some(self.reopen_at)).chain(self.stopping);
-        let soon = (self.dirty || !self.doomed.is_empty()).then_some(IDLE_SYNC);
+        let due = due.chain((!self.is_well()).then_some(self.reopen_at)).chain(self.stopping);
+        let soon = (self.is_well() && (self.dirty.is_some() || !self.doomed.is_empty())).then_some(IDLE_SYNC);
         let next = due.map(|at| at.saturating_duration_since(now)).chain(soon).min();
         next.unwrap_or(IDLE).clamp(Duration::from_millis(1), IDLE)
     }
@@ -246,6 +250,15 @@ impl Keeper {
     /// Writes messages, and removes what is settled, in one batch; answers when it is on the platter.
     fn write(&mut self, jobs: Vec<Job>) {
         if jobs.is_empty() && self.doomed.is_empty() {
+            return;
+        }
+        let bytes = jobs.iter().map(|job| job.message.body.len()).sum();
+        if let Err(error) = Vault::room(&self.dir, bytes) {
+            self.full = true;
+            self.trouble(&error.to_string());
+            for job in jobs {
+                drop(job.done.send(Err(PublishError::Storage { why: error.to_string() })));
+            }
             return;
         }
         let mut batch = Batch::default();
@@ -278,7 +291,7 @@ impl Keeper {
             };
             answers.push((done, outcome));
         }
-        let written = match &self.vault {
+        let written = match &mut self.vault {
             // Removals alone may be lost in a crash: their messages would only come again. They are synced when it is quiet.
             Some(vault) if answers.is_empty() => vault.apply(batch),
             Some(vault) => vault.commit(batch),
@@ -286,7 +299,7 @@ impl Keeper {
         };
         match written {
             Ok(()) => {
-                self.dirty = answers.is_empty();
+                self.dirty = if answers.is_empty() { self.dirty.or(Some(Instant::now())) } else { None };
                 self.doomed.clear();
                 for queue in arrived {
                     if let Some(queue) = self.queues.get_mut(&queue) {
@@ -297,15 +310,17 @@ impl Keeper {
                     book.grown.send_if_modified(|grown| std::mem::replace(grown, book.next) != book.next);
                 });
                 // Whoever gave up waiting does not want to know.
-                answers.into_iter().for_each(|(done, outcome)| drop(done.send(outcome)));
+                for (done, outcome) in answers {
+                    drop(done.send(outcome));
+                }
             }
             Err(error) => {
                 let why = error.to_string()
                     + &std::error::Error::source(&error).map_or(String::new(), |why| format!(": {why}"));
+                self.fail(&why);
                 for (done, outcome) in answers {
                     drop(done.send(outcome.and(Err(PublishError::Storage { why: why.clone() }))));
                 }
-                self.fail(&why);
             }
         }
     }
@@ -320,38 +335,65 @@ impl Keeper {
         }
     }
 
-    /// Syncs removals when nothing else is to be written.
-    fn sync_if_idle(&mut self) {
-        if std::mem::take(&mut self.dirty)
-            && let Some(vault) = &self.vault
+    /// Syncs removals that no publish has taken along.
+    fn sync(&mut self) {
+        if self.dirty.take().is_some()
+            && let Some(vault) = &mut self.vault
             && let Err(error) = vault.commit(Batch::default())
         {
             self.fail(&error.to_string());
         }
     }
 
+    /// The handle failed: lets go of it.
     fn fail(&mut self, why: &str) {
-        if self.vault.take().is_some() {
+        if let Some(vault) = self.vault.take() {
+            vault.abandon();
+        }
+        self.trouble(why);
+    }
+
+    /// Nothing can be written for now.
+    fn trouble(&mut self, why: &str) {
+        let was_well = self.health.send_if_modified(|health| std::mem::replace(&mut health.connected, false));
+        if was_well {
             tracing::error!(dir = %self.dir.display(), why, "the embedded broker cannot write; free space on its disk");
-            self.health.send_modify(|health| health.connected = false);
         }
         self.reopen_at = Instant::now() + REOPEN_EVERY;
     }
 
-    /// After a failure: opens the database again when there is room.
+    fn well_again(&mut self) {
+        self.full = false;
+        tracing::info!(dir = %self.dir.display(), "the embedded broker writes again");
+        self.health.send_modify(|health| {
+            health.connected = true;
+            health.reconnects += 1;
+        });
+    }
+
+    /// Whether all is as it should be.
+    fn is_well(&self) -> bool {
+        self.vault.is_some() && !self.full
+    }
+
+    /// After trouble: goes on when there is room, with the database opened again where it was given up.
     fn reopen(&mut self) {
-        if self.vault.is_some() || Instant::now() < self.reopen_at || self.stopping.is_some() {
+        if self.is_well() || Instant::now() < self.reopen_at || self.stopping.is_some() {
             return;
         }
         self.reopen_at = Instant::now() + REOPEN_EVERY;
-        if let Err(error) = has_room(&self.dir) {
+        if let Err(error) = Vault::room(&self.dir, 0) {
             tracing::debug!(%error, "still no room on the disk");
+            return;
+        }
+        if self.vault.is_some() {
+            self.well_again();
             return;
         }
         let opened = match Vault::open(&self.dir, self.clock.now()) {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::debug!(%error, "the database cannot be opened yet");
+                tracing::warn!(%error, "the database cannot be opened yet; if this goes on, start the worker again");
                 return;
             }
         };
@@ -365,11 +407,7 @@ impl Keeper {
             return;
         }
         self.vault = Some(opened.vault);
-        tracing::info!(dir = %self.dir.display(), "the embedded broker writes again");
-        self.health.send_modify(|health| {
-            health.connected = true;
-            health.reconnects += 1;
-        });
+        self.well_again();
     }
 
     fn dispatch(&mut self) {
@@ -417,101 +455,11 @@ impl Keeper {
             if let Err(error) = vault.apply(batch) {
                 self.fail(&error.to_string());
             }
-            self.dirty = true;
+            self.dirty = self.dirty.or(Some(Instant::now()));
         }
         if removed >= SHORTEN_STEP {
             self.shorten_at = Instant::now() + Duration::from_millis(50);
         }
-    }
-
-    fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Consume { id, queue, window, arrivals } => {
-                let lane = if let Queue::Lane(lane) = &queue { vec![lane.clone()] } else { Vec::new() };
-                if let Err(error) = self.ensure_lanes(lane) {
-                    tracing::error!(%error, "a lane's queue could not be made");
-                }
-                let desk = Arc::new(ConsumerDesk { inbox: Arc::clone(&self.inbox), queue: queue.clone() });
-                if let Some(state) = self.queues.get_mut(&queue)
-                    && self.stopping.is_none()
-                {
-                    state.join(Member { id, window: usize::from(window), arrivals, desk, out: 0 });
-                }
-            }
-            Ask::Gone { id, queue } => {
-                if let Some(queue) = self.queues.get_mut(&queue) {
-                    queue.leave(id);
-                }
-            }
-            Ask::EnsureLanes { lanes, done } => drop(done.send(self.ensure_lanes(lanes).map_err(broker_error))),
-            Ask::RemoveLane { lane, done } => drop(done.send(self.remove_lane(lane).map_err(broker_error))),
-            Ask::Waiting { queue, done } => {
-                let count = self.queues.get(&queue).map(|queue| queue.waiting);
-                drop(done.send(count.ok_or_else(|| BrokerError {
-                    what: format!("there is no queue {queue:?}"),
-                    hint: "only lanes of configured channels have queues",
-                    source: None,
-                })));
-            }
-            Ask::Read { log, from, most, done } => drop(done.send(self.read(log, from, most).map_err(broker_error))),
-        }
-    }
-
-    fn vault(&self) -> Result<&Vault, VaultError> {
-        let failed = || VaultError::Io(self.dir.clone(), std::io::Error::other("the disk failed before"));
-        self.vault.as_ref().ok_or_else(failed)
-    }
-
-    fn ensure_lanes(&mut self, lanes: Vec<ChannelId>) -> Result<(), VaultError> {
-        let new: Vec<_> = lanes.into_iter().filter(|l| !self.queues.contains_key(&Queue::Lane(l.clone()))).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Batch::default();
-        new.iter().for_each(|lane| batch.insert(lane_key(lane), b""));
-        self.vault()?.commit(batch)?;
-        for lane in new {
-            let queue = Queue::Lane(lane);
-            let state = load(self.vault()?.db(), &queue).map_err(|error| VaultError::Damaged(error.to_string()))?;
-            self.queues.insert(queue, state);
-        }
-        Ok(())
-    }
-
-    fn remove_lane(&mut self, lane: ChannelId) -> Result<u64, VaultError> {
-        let mut batch = Batch::default();
-        batch.remove(lane_key(&lane));
-        let queue = Queue::Lane(lane);
-        let Some(waiting) = self.queues.get(&queue).map(|queue| queue.waiting) else { return Ok(0) };
-        if waiting == 0 {
-            // What was settled in this very round goes with it.
-            self.bury(&mut batch);
-            self.vault()?.commit(batch)?;
-            self.doomed.clear();
-            self.queues.remove(&queue);
-        }
-        Ok(waiting)
-    }
-
-    fn read(&self, log: Log, from: Place, most: usize) -> Result<Page, VaultError> {
-        let damaged = |error: sled::Error| VaultError::Damaged(error.to_string());
-        let (vault, book) = (self.vault()?, &self.books[&Book::Log(log)]);
-        let mut place = match from {
-            Place::From(place) => place,
-            Place::Start(Start::First) => 0,
-            Place::Start(Start::At(time)) => book.shelf.find(vault.db(), time).map_err(damaged)?,
-        };
-        let mut records = Vec::new();
-        while records.len() < most
-            && let Some(found) = book.shelf.first_from(vault.db(), place).map_err(damaged)?
-        {
-            place = found.place + 1;
-            match found.body {
-                Some(body) => records.push(Record { offset: found.place, body }),
-                None => tracing::error!(place = found.place, "a record of a log is damaged and is passed over"),
-            }
-        }
-        Ok(Page { records, end: book.next })
     }
 }
 
@@ -520,15 +468,4 @@ enum Target {
     Queue(Queue),
     Book(Book),
     Nowhere,
-}
-
-/// Whether a few megabytes fit on the disk.
-fn has_room(dir: &std::path::Path) -> std::io::Result<()> {
-    let path = dir.join("room");
-    let written = std::fs::File::create(&path).and_then(|mut file| {
-        file.write_all(&vec![0xA5; ROOM_BYTES])?;
-        file.sync_data()
-    });
-    std::fs::remove_file(&path)?;
-    written
 }

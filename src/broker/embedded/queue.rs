@@ -186,10 +186,10 @@ impl QueueState {
         while self.cursor < self.next {
             let Some(stored) = self.shelf.first_from(db, self.cursor)? else { return Ok(None) };
             self.cursor = stored.place + 1;
-            match stored.body {
-                Some(body) => return Ok(Some((stored.place, body, None))),
-                None => tracing::error!(place = stored.place, "a message on disk is damaged and is left where it is"),
+            if let Some(body) = stored.body {
+                return Ok(Some((stored.place, body, None)));
             }
+            tracing::error!(place = stored.place, "a message on disk is damaged and is left where it is");
         }
         Ok(None)
     }

@@ -4,7 +4,10 @@
 //! - its `flush` syncs nothing to the platter on Linux, so a commit also syncs the file through a descriptor of ours;
 //! - its `flush_async` deadlocks under load, so there is one owner, who commits in batches;
 //! - damage makes `open` panic, fail or hang, so it is opened on a thread of its own, with a time limit, and read through once;
-//! - after a full disk a handle is poisoned for good, so the owner drops it and opens again.
+//! - damage may also make it forget everything after some point, without a word, so each commit counts itself, and a small file
+//!   beside it, the tide mark, remembers a count that was on the platter: less than that is damage;
+//! - after a full disk a handle is poisoned for good, and even dropping it may hang, with its lock held. So nothing is written
+//!   unless there is ample room, and a handle that failed all the same is dropped on a thread of its own.
 //!
 //! A damaged database is never deleted: it is renamed, rebuilt from a copy without its snapshots where that helps, and begun
 //! anew where it does not.
@@ -18,13 +21,18 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use crate::model::Timestamp;
 
 /// What sled may keep in memory, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
 
 /// The longest that opening may take, reading it all included: a million records of 1 KB take two seconds.
-const OPEN_LIMIT: Duration = Duration::from_secs(300);
+const OPEN_LIMIT: Duration = Duration::from_mins(5);
+
+/// What must be free on the disk besides twice what is to be written, in bytes: sled writes segments ahead of their content.
+const ROOM_BYTES: u64 = 16 << 20;
 
 /// An open database.
 #[derive(Debug)]
@@ -32,7 +40,19 @@ pub(crate) struct Vault {
     db: sled::Db,
     /// The file that sled writes to; syncing it is up to us.
     file: File,
+    /// Where the tide mark is.
+    tide: PathBuf,
+    /// How many commits there were.
+    commits: u64,
+    /// When the tide mark was last written.
+    marked: Option<Instant>,
 }
+
+/// The key of the count of commits.
+const COMMITS: &[u8] = b"\0commits";
+
+/// How old the tide mark may grow.
+const MARK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a database could not be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +63,12 @@ pub(crate) enum VaultError {
     /// The disk said no.
     #[error("could not use `{}`", .0.display())]
     Io(PathBuf, #[source] io::Error),
+    /// The disk has too little room. Nothing was written, and the handle is still good.
+    #[error("the disk of `{}` has less than {} MiB left", .dir.display(), ROOM_BYTES >> 20)]
+    Full {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// It is damaged.
     #[error("the database is damaged: {0}")]
     Damaged(String),
@@ -52,8 +78,8 @@ pub(crate) enum VaultError {
 pub(crate) struct Opened {
     /// The database.
     pub(crate) vault: Vault,
-    /// Where the damaged database was put, and whether its records could be saved.
-    pub(crate) quarantined: Option<(PathBuf, bool)>,
+    /// Where a damaged database was put.
+    pub(crate) quarantined: Option<PathBuf>,
 }
 
 impl Vault {
@@ -72,12 +98,12 @@ impl Vault {
                 // Users of sled report that a database with bad snapshots comes back from its log alone.
                 let saved = copy_without_snapshots(&aside, dir).map_err(io).and_then(|()| Self::try_open(dir));
                 match saved {
-                    Ok(vault) => Ok(Opened { vault, quarantined: Some((aside, true)) }),
+                    Ok(vault) => Ok(Opened { vault, quarantined: Some(aside) }),
                     Err(error) => {
                         tracing::error!(dir = %dir.display(), %error, "nothing of it could be saved, a new one is begun");
                         std::fs::remove_dir_all(dir).map_err(io)?;
                         let vault = Self::try_open(dir)?;
-                        Ok(Opened { vault, quarantined: Some((aside, false)) })
+                        Ok(Opened { vault, quarantined: Some(aside) })
                     }
                 }
             }
@@ -103,14 +129,20 @@ impl Vault {
         let io = |error| VaultError::Io(dir.to_owned(), error);
         std::thread::Builder::new().name("sled-open".into()).spawn(opener).map_err(io)?;
         let db = match outcome.recv_timeout(OPEN_LIMIT) {
-            Ok(Ok(opened)) => opened.map_err(|error| sort(dir, error))?,
+            Ok(Ok(db)) => db.map_err(|error| sort(dir, error))?,
             Ok(Err(_)) => return Err(VaultError::Damaged("opening it panicked".into())),
             Err(_) => return Err(io(io::Error::from(io::ErrorKind::TimedOut))),
         };
         // The names of the files are data too, once.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         let file = File::open(dir.join("db")).map_err(io)?;
-        Ok(Self { db, file })
+        let tide = dir.join("tide");
+        let commits = number(db.get(COMMITS).map_err(|error| sort(dir, error))?.as_deref());
+        let marked = number(std::fs::read(&tide).ok().as_deref());
+        if commits < marked {
+            return Err(VaultError::Damaged(format!("it holds {commits} commits of at least {marked}")));
+        }
+        Ok(Self { db, file, tide, commits, marked: None })
     }
 
     /// Reads.
@@ -118,27 +150,66 @@ impl Vault {
         &self.db
     }
 
-    /// Applies a batch, all or nothing, and returns when it is on the platter. After an error the handle is of no use: drop it
-    /// and open again. Whether the batch is there then is unknown.
-    pub(crate) fn commit(&self, batch: sled::Batch) -> Result<(), VaultError> {
-        self.guard(|| {
+    /// Refuses when the disk of `dir` has too little room to write about `bytes`.
+    pub(crate) fn room(dir: &Path, bytes: usize) -> Result<(), VaultError> {
+        let free = rustix::fs::statvfs(dir).map_err(|error| VaultError::Io(dir.to_owned(), error.into()))?;
+        if free.f_bavail.saturating_mul(free.f_frsize) < ROOM_BYTES + 2 * bytes as u64 {
+            return Err(VaultError::Full { dir: dir.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Drops a handle that failed, without waiting for it: it may hang until the process ends.
+    pub(crate) fn abandon(self) {
+        drop(std::thread::Builder::new().name("sled-abandoned".into()).spawn(move || drop(self)));
+    }
+
+    /// Applies a batch, all or nothing, and returns when it is on the platter; see to it that there is [`Self::room`] first.
+    /// After an error the handle is of no use: [`Self::abandon`] it and open again. Whether the batch is there is unknown.
+    pub(crate) fn commit(&mut self, mut batch: sled::Batch) -> Result<(), VaultError> {
+        batch.insert(COMMITS, &(self.commits + 1).to_be_bytes());
+        Self::guard(|| {
             self.db.apply_batch(batch)?;
             self.db.flush().map(drop)
         })?;
-        self.file.sync_data().map_err(|error| VaultError::Io(PathBuf::from("db"), error))
+        self.file.sync_data().map_err(|error| VaultError::Io(PathBuf::from("db"), error))?;
+        self.commits += 1;
+        if self.marked.is_none_or(|marked| marked.elapsed() >= MARK_EVERY) {
+            self.mark();
+        }
+        Ok(())
+    }
+
+    /// Writes the tide mark: after the sync, so that it never promises more than there is.
+    fn mark(&mut self) {
+        self.marked = Some(Instant::now());
+        if let Err(error) = std::fs::write(&self.tide, self.commits.to_be_bytes()) {
+            // An old or empty mark only notices less.
+            tracing::debug!(%error, "the tide mark was not written");
+        }
     }
 
     /// Applies a batch that may be lost in a crash; a later [`Self::commit`] makes it last.
     pub(crate) fn apply(&self, batch: sled::Batch) -> Result<(), VaultError> {
-        self.guard(|| self.db.apply_batch(batch))
+        Self::guard(|| self.db.apply_batch(batch))
     }
 
-    fn guard<T>(&self, work: impl FnOnce() -> sled::Result<T>) -> Result<T, VaultError> {
+    fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, VaultError> {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(outcome) => outcome.map_err(|error| sort(Path::new("db"), error)),
             Err(_) => Err(VaultError::Damaged("writing to it panicked".into())),
         }
     }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        self.mark();
+    }
+}
+
+fn number(bytes: Option<&[u8]>) -> u64 {
+    bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
 /// Tells sled's errors apart by what to do about them.
@@ -164,6 +235,7 @@ fn set_aside(dir: &Path, now: Timestamp) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
+/// Copies all but the snapshots, and the tide mark, which a rescue cannot be held to.
 fn copy_without_snapshots(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
@@ -171,7 +243,7 @@ fn copy_without_snapshots(from: &Path, to: &Path) -> io::Result<()> {
         let name = entry.file_name();
         if entry.file_type()?.is_dir() {
             copy_without_snapshots(&entry.path(), &to.join(name))?;
-        } else if !name.to_string_lossy().starts_with("snap.") {
+        } else if !name.to_string_lossy().starts_with("snap.") && name != "tide" {
             std::fs::copy(entry.path(), to.join(name))?;
         }
     }
@@ -202,7 +274,7 @@ mod tests {
     fn a_damaged_database_is_set_aside_and_a_usable_one_takes_its_place() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("store");
-        let vault = Vault::open(&dir, Timestamp::UNIX_EPOCH).unwrap().vault;
+        let mut vault = Vault::open(&dir, Timestamp::UNIX_EPOCH).unwrap().vault;
         for n in 0..200 {
             vault.commit(batch(&format!("key {n}"), &"v".repeat(1000))).unwrap();
         }
@@ -213,14 +285,10 @@ mod tests {
         bytes[middle..middle + 4096].fill(0xA5);
         std::fs::write(&file, bytes).unwrap();
 
-        let opened = Vault::open(&dir, Timestamp::from_unix_millis(7)).unwrap();
-        if let Some((aside, _)) = opened.quarantined {
-            assert_eq!(aside, root.path().join("store.corrupt-7"));
-            assert!(aside.join("db").exists(), "the damaged database was deleted");
-        } else {
-            // sled cut the log at the damage without a word: then at least what is left can be used.
-            assert!(opened.vault.db().len() < 200);
-        }
+        let mut opened = Vault::open(&dir, Timestamp::from_unix_millis(7)).unwrap();
+        let aside = opened.quarantined.expect("the damage is noticed, although sled may keep silent about it");
+        assert_eq!(aside, root.path().join("store.corrupt-7"));
+        assert!(aside.join("db").exists(), "the damaged database was deleted");
         opened.vault.commit(batch("new", "value")).unwrap();
         assert_eq!(opened.vault.db().get("new").unwrap().unwrap(), "value");
     }
@@ -229,7 +297,7 @@ mod tests {
     fn an_empty_snapshot_costs_no_record() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("store");
-        let vault = Vault::open(&dir, Timestamp::UNIX_EPOCH).unwrap().vault;
+        let mut vault = Vault::open(&dir, Timestamp::UNIX_EPOCH).unwrap().vault;
         vault.commit(batch("key", "value")).unwrap();
         drop(vault);
         for entry in std::fs::read_dir(&dir).unwrap() {

@@ -43,7 +43,7 @@ const CLOSING: Duration = Duration::from_secs(3);
 const RECYCLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// After this long without a loss the pause is the first one again.
-const RECYCLE_CALM: Duration = Duration::from_secs(60);
+const RECYCLE_CALM: Duration = Duration::from_mins(1);
 
 /// How many deliveries are handed over before anything else is looked at.
 const BURST: usize = 64;

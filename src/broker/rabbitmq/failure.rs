@@ -15,7 +15,7 @@ pub(super) struct Failure {
     hint: &'static str,
     /// Whether waiting alone cannot mend it.
     pub(super) lasting: bool,
-    source: Option<lapin::Error>,
+    source: Option<Box<lapin::Error>>,
 }
 
 /// The AMQP reply codes that we tell apart. Source: AMQP 0-9-1, section 1.2.
@@ -45,7 +45,7 @@ impl Failure {
             }
             Some(_) | None => ("check that the broker runs and that host and port in `[broker] url` are right", false),
         };
-        Self { what: doing.to_string(), hint, lasting, source: Some(error) }
+        Self { what: doing.to_string(), hint, lasting, source: Some(Box::new(error)) }
     }
 
     /// `doing` took longer than `limit`.
@@ -71,7 +71,7 @@ impl Failure {
 
     /// The AMQP reply code, where the broker gave one.
     pub(super) fn reply_code(&self) -> Option<u16> {
-        self.source.as_ref().and_then(reply_code)
+        self.source.as_deref().and_then(reply_code)
     }
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for Failure {
 
 impl From<Failure> for BrokerError {
     fn from(failure: Failure) -> Self {
-        Self { what: failure.what, hint: failure.hint, source: failure.source.map(|source| Box::new(source).into()) }
+        Self { what: failure.what, hint: failure.hint, source: failure.source.map(|source| source as _) }
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Ledger {
     base: u64,
     /// The marks of the tags after `base`, in order.
     marks: VecDeque<Mark>,
+    /// How many marks at the front are settled or acknowledged: what one `multiple` can cover now.
+    prefix: usize,
     out: usize,
     settled: usize,
     lost: usize,
@@ -43,13 +45,16 @@ impl Ledger {
 
     /// The receipt of `tag` was closed.
     pub(super) fn close(&mut self, tag: u64, settled: bool) {
-        let Some(mark) = usize::try_from(tag - self.base - 1).ok().and_then(|place| self.marks.get_mut(place)) else {
-            return;
-        };
+        let Some(place) = usize::try_from(tag - self.base - 1).ok() else { return };
+        let Some(mark) = self.marks.get_mut(place) else { return };
         self.out -= 1;
         if settled {
             *mark = Mark::Settled;
             self.settled += 1;
+            if place == self.prefix {
+                let done = self.marks.range(place..).take_while(|mark| matches!(mark, Mark::Settled | Mark::Acked));
+                self.prefix += done.count();
+            }
         } else {
             *mark = Mark::Lost;
             self.lost += 1;
@@ -62,6 +67,7 @@ impl Ledger {
     /// unknown, even where earlier ones are not.
     pub(super) fn take_prefix(&mut self) -> Option<u64> {
         let mut last = None;
+        self.prefix = 0;
         while let Some(Mark::Settled | Mark::Acked) = self.marks.front() {
             self.base += 1;
             if self.marks.pop_front() == Some(Mark::Settled) {
@@ -88,6 +94,11 @@ impl Ledger {
     /// How many receipts are out.
     pub(super) fn out(&self) -> usize {
         self.out
+    }
+
+    /// How many deliveries one `multiple` would cover.
+    pub(super) fn prefix(&self) -> usize {
+        self.prefix
     }
 
     /// How many were settled without the broker knowing.
@@ -185,7 +196,7 @@ mod tests {
                     _ => {}
                 }
             }
-            ledger.take_prefix().map_or(0, |last| { (1..=usize::try_from(last).unwrap()).for_each(|at| acked[at] = true); 0 });
+            if let Some(last) = ledger.take_prefix() { acked[1..=usize::try_from(last).unwrap()].fill(true); }
             for tag in ledger.take_stragglers() { acked[usize::try_from(tag).unwrap()] = true; }
             proptest::prop_assert_eq!(acked, settled);
         }

@@ -229,7 +229,8 @@ async fn death(connection: &Connection) -> String {
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Event::Error(error)) => return error.to_string(),
+                // The library tells of errors of channels by the same event: they are none of ours.
+                Some(Event::Error(error)) if !connection.status().connected() => return error.to_string(),
                 Some(Event::ConnectionBlocked(why)) => {
                     tracing::warn!(why, "the broker blocks publishers: it has a memory or disk alarm");
                 }

@@ -100,7 +100,7 @@ impl Reader {
             (Some(limit), _) => limit,
             (None, End::Follow) => Limit::Never,
             (None, End::Present) => match self.last(&connection).await? {
-                Some(last) => *limit.insert(Limit::At(last)),
+                Some(offset) => *limit.insert(Limit::At(offset)),
                 None => return Ok(()),
             },
         };

@@ -99,14 +99,21 @@ impl Session {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// After news: says when to tell the broker, if it is not planned yet.
+    /// After news: says when to tell the broker, if it is not planned yet. What stands behind an unfinished sibling is no
+    /// reason to keep the prefix waiting: with sends that finish out of order, something always stands there.
     pub(super) fn plan(&self, schedule: &mut Schedule) {
-        let settled = self.ledger().settled();
-        if settled >= self.batch() && schedule.standing_since.is_none() {
-            schedule.at = Some(Instant::now());
-        } else if settled > 0 {
-            schedule.at.get_or_insert_with(|| Instant::now() + COLLECT);
-        }
+        let (prefix, settled) = {
+            let ledger = self.ledger();
+            (ledger.prefix(), ledger.settled())
+        };
+        let wait = match prefix {
+            0 if settled == 0 => return,
+            0 => LOOK,
+            prefix if prefix >= self.batch() => Duration::ZERO,
+            _ => COLLECT,
+        };
+        let at = Instant::now() + wait;
+        schedule.at = Some(schedule.at.map_or(at, |planned| planned.min(at)));
     }
 
     /// Tells the broker of what is settled: the prefix together, the rest singly when its time has come or `all` is wanted.
@@ -159,8 +166,11 @@ impl Desk for Session {
         }
         let news = {
             let mut ledger = self.ledger();
+            let (before, batch) = (ledger.prefix(), self.batch());
             ledger.close(tag, settled);
-            !settled || ledger.settled() == 1 || ledger.settled() == self.batch() || ledger.out() == 0
+            let prefix = ledger.prefix();
+            let grown = (before == 0 && prefix > 0) || (before < batch && prefix >= batch);
+            !settled || grown || ledger.settled() == 1 || ledger.out() == 0
         };
         if news {
             self.news.notify_one();

@@ -56,6 +56,12 @@ enum Part {
     Binding(String, String),
 }
 
+impl Part {
+    fn is_queue(&self) -> bool {
+        matches!(self, Self::Queue(..))
+    }
+}
+
 impl Topology {
     pub(super) fn new(
         prefix: String,
@@ -196,6 +202,11 @@ impl Topology {
                     }
                     spare = Some(channel);
                 }
+                // A declaration cannot miss what it declares: so says the broker of a queue or stream whose node is down, or that
+                // is still waking up. The others work, and publishes to this one say for themselves that it does not.
+                Err(failure) if self.declare && failure.reply_code() == Some(NOT_FOUND) && part.is_queue() => {
+                    tracing::warn!(%failure, "a queue or log is there but does not answer; going on without it");
+                }
                 Err(failure) => return Err(failure),
             }
         }
@@ -299,7 +310,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_contract() {
-        let topology = Topology::new("interven".into(), true, Some(Duration::from_secs(60)), []);
+        let topology = Topology::new("interven".into(), true, Some(Duration::from_mins(1)), []);
         assert_eq!(topology.queue(&Queue::Decisions), "interven.alerts.decisions");
         assert_eq!(topology.queue(&Queue::Lane("soc-slack".parse().unwrap())), "interven.alerts.lane.soc-slack");
         assert_eq!(topology.queue(&Queue::Dead), "interven.alerts.dead");

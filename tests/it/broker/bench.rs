@@ -60,7 +60,7 @@ impl Bench {
             }
             Kind::Embedded => {
                 let dir = self.dir.path().join("broker");
-                let settings = EmbeddedSettings { dir, keep_decisions: Some(Duration::from_secs(3600)), lanes };
+                let settings = EmbeddedSettings { dir, keep_decisions: Some(Duration::from_hours(1)), lanes };
                 Arc::new(Embedded::open(settings, Clock::System, &TaskTracker::new()).await.unwrap())
             }
         }
@@ -75,7 +75,7 @@ pub(crate) fn unique_prefix() -> String {
 
 /// RabbitMQ settings with everything on.
 pub(crate) fn settings(url: Secret, prefix: &str) -> RabbitSettings {
-    let keep_decisions = Some(Duration::from_secs(3600));
+    let keep_decisions = Some(Duration::from_hours(1));
     RabbitSettings { urls: vec![url], prefix: prefix.into(), declare: true, keep_decisions, lanes: vec![lane("soc")] }
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn window(size: u16) -> NonZeroU16 {
     NonZeroU16::new(size).unwrap()
 }
 
-pub(crate) fn message(to: Destination, id: impl ToString) -> Message {
+pub(crate) fn message(to: Destination, id: usize) -> Message {
     let id = id.to_string();
     Message { to, body: Bytes::from(format!("body of {id}")), id }
 }

@@ -128,14 +128,14 @@ async fn a_full_disk_is_an_error_until_there_is_space_again() {
         let done = std::process::Command::new("mount").args(arguments).arg(root.path()).status().unwrap();
         assert!(done.success(), "mount needs root");
     };
-    mount(&["-t", "tmpfs", "-o", "size=24m", "tmpfs"]);
+    mount(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"]);
     let broker = open(&root.path().join("broker")).await;
     publish(&broker, &Destination::DecisionsExchange, 0..10).await;
     let mut arrivals = broker.consume(Queue::Decisions, window(5));
     let held = take(&mut arrivals, 5).await;
     let ballast = root.path().join("ballast");
     let mut filled = None;
-    for size in (1..24).rev() {
+    for size in (1..60).rev() {
         if std::fs::write(&ballast, vec![1_u8; size << 20]).is_ok() {
             filled = Some(size);
             break;

@@ -23,7 +23,7 @@ async fn until_connected(broker: &dyn Broker, connected: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_confirmed_survives_a_broker_that_is_killed_while_publishing() {
     // Goal: no `Ok` is lost, to a queue or to a log, and consumers and readers go on by themselves.
-    // Method: publish to a queue and a log without pause, kill -9 the broker twice meanwhile, then look for every `Ok`.
+    // Method: publish to a queue and a log without pause, stop and kill -9 the broker meanwhile, then look for every `Ok`.
     let rabbit_server = Rabbit::start("", "[].");
     let broker = rabbit(rabbit_server.url(), "interven");
     broker.ready(PATIENCE).await.unwrap();
@@ -48,10 +48,12 @@ async fn everything_confirmed_survives_a_broker_that_is_killed_while_publishing(
     let killing = async {
         for round in 0..2 {
             tokio::time::sleep(Duration::from_millis(400)).await;
+            // The clean stop comes first: RabbitMQ 3.10 loses sight of streams for good when it is killed within seconds of
+            // declaring its very first one (it has not yet written down that it has a stream coordinator).
             if round == 0 {
-                rabbit_server.crash()
+                rabbit_server.terminate();
             } else {
-                rabbit_server.terminate()
+                rabbit_server.crash();
             }
             until_connected(&broker, false).await;
             tokio::task::block_in_place(|| rabbit_server.boot());
@@ -77,10 +79,10 @@ async fn everything_confirmed_survives_a_broker_that_is_killed_while_publishing(
     let lost: Vec<_> = confirmed.iter().filter(|(id, _, log)| *log && !present.contains(id)).collect();
     assert!(lost.is_empty(), "{} confirmed records are not in the log", lost.len());
     // The follower, who was there all the time, has seen them too.
-    let mut followed = std::collections::HashSet::new();
-    while followed.len() < present.len() {
+    let mut seen_by_follower = std::collections::HashSet::new();
+    while seen_by_follower.len() < present.len() {
         let record = tokio::time::timeout(PATIENCE, follower.recv()).await.expect("the follower goes on").unwrap();
-        followed.insert(id(&record.unwrap().body));
+        seen_by_follower.insert(id(&record.unwrap().body));
     }
     assert!(broker.health().borrow().reconnects >= 2);
     broker.close().await;
@@ -169,7 +171,7 @@ async fn a_queue_of_an_operator_with_other_arguments_is_used_as_it_is() {
     let first = rabbit(Rabbit::shared().url(), &prefix);
     first.ready(PATIENCE).await.unwrap();
     first.close().await;
-    let other = Some(Duration::from_secs(7200));
+    let other = Some(Duration::from_hours(2));
     let settings = RabbitSettings { keep_decisions: other, ..settings(Rabbit::shared().url(), &prefix) };
     let broker = RabbitMq::connect(settings, &TaskTracker::new()).unwrap();
     broker.ready(PATIENCE).await.unwrap();

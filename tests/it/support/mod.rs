@@ -1,5 +1,6 @@
 //! What the tests stand on: real brokers, and waiting without sleeping.
 
+pub(crate) mod process;
 pub(crate) mod rabbit;
 
 use std::time::Duration;

@@ -180,14 +180,14 @@ impl Drop for Rabbit {
 }
 
 /// A command that the kernel kills when the thread that starts it ends; [`spawn`] sees to it that this is the process's end.
-fn mortal(program: &str) -> Command {
+pub(crate) fn mortal(program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", program]);
     command
 }
 
 /// Starts a command from a thread that never ends.
-fn spawn(mut command: Command) -> Child {
+pub(crate) fn spawn(mut command: Command) -> Child {
     type Errand = (Command, mpsc::SyncSender<Child>);
     static PARENT: OnceLock<Mutex<mpsc::Sender<Errand>>> = OnceLock::new();
     let parent = PARENT.get_or_init(|| {

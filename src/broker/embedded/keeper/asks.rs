@@ -1,0 +1,119 @@
+//! What the keeper is asked for besides publishing: consumers, lanes, counts and pages of logs.
+
+use std::sync::Arc;
+
+use sled::Batch;
+
+use super::{Book, Keeper, broker_error, lane_key, load};
+use crate::{
+    broker::{
+        BrokerError, Log, Queue, Record, Start,
+        embedded::{
+            desk::{Ask, ConsumerDesk, Page, Place},
+            queue::Member,
+            vault::{Vault, VaultError},
+        },
+    },
+    model::ChannelId,
+};
+
+impl Keeper {
+    pub(super) fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Consume { id, queue, window, arrivals } => {
+                let lane = if let Queue::Lane(lane) = &queue { vec![lane.clone()] } else { Vec::new() };
+                if let Err(error) = self.ensure_lanes(lane) {
+                    tracing::error!(%error, "a lane's queue could not be made");
+                }
+                let desk = Arc::new(ConsumerDesk { inbox: Arc::clone(&self.inbox), queue: queue.clone() });
+                if let Some(state) = self.queues.get_mut(&queue)
+                    && self.stopping.is_none()
+                {
+                    state.join(Member { id, window: usize::from(window), arrivals, desk, out: 0 });
+                }
+            }
+            Ask::Gone { id, queue } => {
+                if let Some(queue) = self.queues.get_mut(&queue) {
+                    queue.leave(id);
+                }
+            }
+            Ask::EnsureLanes { lanes, done } => drop(done.send(self.ensure_lanes(lanes).map_err(broker_error))),
+            Ask::RemoveLane { lane, done } => drop(done.send(self.remove_lane(lane).map_err(broker_error))),
+            Ask::Waiting { queue, done } => {
+                let count = self.queues.get(&queue).map(|queue| queue.waiting);
+                drop(done.send(count.ok_or_else(|| BrokerError {
+                    what: format!("there is no queue {queue:?}"),
+                    hint: "only lanes of configured channels have queues",
+                    source: None,
+                })));
+            }
+            Ask::Read { log, from, most, done } => drop(done.send(self.read(log, from, most).map_err(broker_error))),
+        }
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), VaultError> {
+        self.vault()?;
+        Vault::room(&self.dir, 0)?;
+        self.vault.as_mut().map_or(Ok(()), |vault| vault.commit(batch))
+    }
+
+    fn vault(&self) -> Result<&Vault, VaultError> {
+        let failed = || VaultError::Io(self.dir.clone(), std::io::Error::other("the disk failed before"));
+        self.vault.as_ref().ok_or_else(failed)
+    }
+
+    fn ensure_lanes(&mut self, lanes: Vec<ChannelId>) -> Result<(), VaultError> {
+        let new: Vec<_> = lanes.into_iter().filter(|l| !self.queues.contains_key(&Queue::Lane(l.clone()))).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        for lane in &new {
+            batch.insert(lane_key(lane), b"");
+        }
+        self.commit(batch)?;
+        for lane in new {
+            let queue = Queue::Lane(lane);
+            let state = load(self.vault()?.db(), &queue).map_err(|error| VaultError::Damaged(error.to_string()))?;
+            self.queues.insert(queue, state);
+        }
+        Ok(())
+    }
+
+    fn remove_lane(&mut self, lane: ChannelId) -> Result<u64, VaultError> {
+        let mut batch = Batch::default();
+        batch.remove(lane_key(&lane));
+        let queue = Queue::Lane(lane);
+        let Some(waiting) = self.queues.get(&queue).map(|queue| queue.waiting) else { return Ok(0) };
+        if waiting == 0 {
+            // What was settled in this very round goes with it.
+            self.bury(&mut batch);
+            self.commit(batch)?;
+            self.doomed.clear();
+            self.queues.remove(&queue);
+        }
+        Ok(waiting)
+    }
+
+    fn read(&self, log: Log, from: Place, most: usize) -> Result<Page, VaultError> {
+        let damaged = |error: sled::Error| VaultError::Damaged(error.to_string());
+        let (vault, book) = (self.vault()?, &self.books[&Book::Log(log)]);
+        let mut place = match from {
+            Place::From(place) => place,
+            Place::Start(Start::First) => 0,
+            Place::Start(Start::At(time)) => book.shelf.find(vault.db(), time).map_err(damaged)?,
+        };
+        let mut records = Vec::new();
+        while records.len() < most
+            && let Some(found) = book.shelf.first_from(vault.db(), place).map_err(damaged)?
+        {
+            place = found.place + 1;
+            if let Some(body) = found.body {
+                records.push(Record { offset: found.place, body });
+            } else {
+                tracing::error!(place = found.place, "a record of a log is damaged and is passed over");
+            }
+        }
+        Ok(Page { records, end: book.next })
+    }
+}
