@@ -95,6 +95,7 @@ pub struct Worker {
     closing: CancellationToken,
     intake_and_lanes: TaskTracker,
     carrier: TaskTracker,
+    carriers: usize,
     background: TaskTracker,
     broker: Arc<dyn Broker>,
     store: Store,
@@ -169,6 +170,7 @@ impl Worker {
             closing,
             intake_and_lanes,
             carrier,
+            carriers: 1 + usize::from(keep_decisions),
             background,
             broker,
             store,
@@ -229,9 +231,10 @@ impl Worker {
 
     /// Resolves when a part of the worker has ended that never should: then it must be stopped and started again.
     pub async fn broken(&self) {
-        // Lanes, intake and carrier end only on `stop`. A tracker cannot tell which task ended, but their number can.
+        // Lanes, intake and carriers end only on `stop`. A tracker cannot tell which task ended, but their number can.
         let whole = self.router.lanes().len() + 1;
-        while (self.intake_and_lanes.len() >= whole && !self.carrier.is_empty()) || self.stop.is_cancelled() {
+        while (self.intake_and_lanes.len() >= whole && self.carrier.len() >= self.carriers) || self.stop.is_cancelled()
+        {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }

@@ -181,8 +181,8 @@ mod tests {
             let (sender, arrivals) = mpsc::channel(1_000);
             let (task, stop) = (tokio_util::task::TaskTracker::new(), CancellationToken::new());
             let clock = Clock::System;
-            let intake =
-                Intake { router: Arc::clone(&router), settler, keep_decisions, clock, metrics: metrics.clone() };
+            let logger = keep_decisions.then(|| settler.clone());
+            let intake = Intake { router: Arc::clone(&router), settler, logger, clock, metrics: metrics.clone() };
             task.spawn(intake.run(Arrivals::new(arrivals), stop.clone()));
             task.close();
             let ledger = Arc::new(Ledger::default());
