@@ -10,7 +10,7 @@
 mod floor;
 mod processes;
 #[path = "../../tests/it/support/rabbit.rs"]
-#[expect(dead_code, reason = "the tests use the rest of it")]
+#[expect(dead_code, clippy::unwrap_used, reason = "the tests use the rest of it, and panic where they cannot go on")]
 mod rabbit;
 
 use std::{collections::HashMap, num::NonZeroU16, time::Duration};
