@@ -92,8 +92,10 @@ pub mod reqwest_error {
 pub struct Worker {
     stop: CancellationToken,
     give_up: CancellationToken,
+    closing: CancellationToken,
     intake_and_lanes: TaskTracker,
     carrier: TaskTracker,
+    carriers: usize,
     background: TaskTracker,
     broker: Arc<dyn Broker>,
     store: Store,
@@ -113,7 +115,7 @@ impl Worker {
         let store = open_store(&plan, clock, &metrics).await?;
         let broker = open_broker(&plan, lanes, clock, &background).await?;
         let (prefetch, keep_decisions) = intake_terms(&plan.broker);
-        let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
+        let [stop, give_up, closing] = std::array::from_fn(|_| CancellationToken::new());
 
         let carrier = TaskTracker::new();
         let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&broker), clock));
@@ -165,8 +167,10 @@ impl Worker {
         let mut worker = Self {
             stop,
             give_up,
+            closing,
             intake_and_lanes,
             carrier,
+            carriers: 1 + usize::from(keep_decisions),
             background,
             broker,
             store,
@@ -192,6 +196,7 @@ impl Worker {
             store: self.store.clone(),
             broker: Arc::clone(&self.broker),
             draining: self.stop.clone(),
+            closing: self.closing.clone(),
             tokens: plan.access.tokens.iter().map(|token| (token.name.clone(), token.role, token.sha256)).collect(),
         };
         http::open(plan.http.listen, plan.http.metrics_listen, inside, &self.background)
@@ -226,9 +231,10 @@ impl Worker {
 
     /// Resolves when a part of the worker has ended that never should: then it must be stopped and started again.
     pub async fn broken(&self) {
-        // Lanes and intake end only on `stop`. A tracker cannot tell which task ended, but their number can.
+        // Lanes, intake and carriers end only on `stop`. A tracker cannot tell which task ended, but their number can.
         let whole = self.router.lanes().len() + 1;
-        while self.intake_and_lanes.len() >= whole || self.stop.is_cancelled() {
+        while (self.intake_and_lanes.len() >= whole && self.carrier.len() >= self.carriers) || self.stop.is_cancelled()
+        {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -252,6 +258,8 @@ impl Worker {
         if tokio::time::timeout(CLOSE_MAX, self.broker.close()).await.is_err() {
             warn!("the broker did not confirm the last acknowledgements in time; what they were for will come again");
         }
+        // Probes and metrics answer until here: `/readyz` says that the worker drains, and nobody takes silence for a crash.
+        self.closing.cancel();
         self.background.close();
         if tokio::time::timeout(CLOSE_MAX, self.background.wait()).await.is_err() {
             warn!("some background tasks did not stop in time");
@@ -377,14 +385,11 @@ fn watch_depths(
     // Ids and gauges, and not the lanes themselves: a handle of a lane would keep the settler from ending.
     let lanes: Vec<_> =
         router.lanes().iter().map(|lane| (lane.id().clone(), lane.metrics().in_lane_queue.clone())).collect();
-    tracker.spawn(async move {
+    let asking = async move {
         let mut ticks = tokio::time::interval(DEPTH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
+            ticks.tick().await;
             if !broker.health().borrow().connected {
                 continue;
             }
@@ -397,5 +402,7 @@ fn watch_depths(
                 metrics.dead_letters_waiting.set(i64::try_from(depth).unwrap_or(i64::MAX));
             }
         }
-    });
+    };
+    // A stop must not wait for the answers of a thousand queues.
+    tracker.spawn(async move { stop.run_until_cancelled(asking).await });
 }

@@ -127,3 +127,149 @@ impl Intake {
         receipt.settle();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        broker::{Destination, Log, Queue, receipt::Desk},
+        model::{Ending, Filter, Severity},
+        settle::Job,
+    };
+
+    /// Notes which messages were settled, and which were given back.
+    #[derive(Default)]
+    struct Ledger(Mutex<Vec<(u64, bool)>>);
+
+    impl Desk for Ledger {
+        fn close(&self, tag: u64, settled: bool) {
+            self.0.lock().unwrap().push((tag, settled));
+        }
+    }
+
+    /// An intake in front of two lanes that have room for one delivery each and never send it.
+    struct Bench {
+        arrivals: mpsc::Sender<Arrival>,
+        ledger: Arc<Ledger>,
+        jobs: mpsc::Receiver<Job>,
+        metrics: Metrics,
+        router: Arc<Router>,
+        task: tokio_util::task::TaskTracker,
+        stop: CancellationToken,
+        _kept: Vec<Box<dyn Send>>,
+    }
+
+    impl Bench {
+        fn new(keep_decisions: bool) -> Self {
+            let (settler, jobs) = Settler::by_hand();
+            let (metrics, mut kept) = (Metrics::new(), Vec::<Box<dyn Send>>::new());
+            let lanes = ["one", "two"].map(|id| {
+                let id = id.parse().unwrap();
+                let channel = metrics.channel(&id);
+                let (lane, inside) = LaneHandle::by_hand(id, 1, settler.clone(), channel);
+                kept.push(Box::new(inside));
+                lane
+            });
+            let all =
+                Filter { events: Filter::default_events(), min_severity: Severity::Medium, tools: None, agents: None };
+            let router = Arc::new(Router::new(Routes::new(vec![all.clone(), all]), lanes.into()));
+            let (sender, arrivals) = mpsc::channel(1_000);
+            let (task, stop) = (tokio_util::task::TaskTracker::new(), CancellationToken::new());
+            let clock = Clock::System;
+            let logger = keep_decisions.then(|| settler.clone());
+            let intake = Intake { router: Arc::clone(&router), settler, logger, clock, metrics: metrics.clone() };
+            task.spawn(intake.run(Arrivals::new(arrivals), stop.clone()));
+            task.close();
+            let ledger = Arc::new(Ledger::default());
+            Self { arrivals: sender, ledger, jobs, metrics, router, task, stop, _kept: kept }
+        }
+
+        fn arrives(&self, tag: u64, body: impl Into<Bytes>) {
+            let receipt = Receipt::new(tag, Arc::clone(&self.ledger) as Arc<dyn Desk>);
+            self.arrivals.try_send(Arrival { body: body.into(), redelivered: false, receipt }).unwrap();
+        }
+
+        fn decision(&self, tag: u64, severity: &str) {
+            let json = serde_json::json!({
+                "id": tag.to_string(), "time": "2026-06-01T12:00:00Z", "decision": "DENY", "severity": severity,
+                "agent": {"id": "a"}, "tool": "t",
+            });
+            self.arrives(tag, json.to_string());
+        }
+
+        fn closed(&self) -> Vec<(u64, bool)> {
+            self.ledger.0.lock().unwrap().clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_into_a_lane_goes_to_its_queue_and_the_decision_waits_for_both() {
+        let mut bench = Bench::new(false);
+        bench.decision(1, "HIGH");
+        bench.decision(2, "HIGH");
+        for lane in ["one", "two"] {
+            assert_eq!(bench.closed(), [], "nothing is safe yet");
+            let Job::Publish { message, receipt, .. } = bench.jobs.recv().await.unwrap() else { panic!("not parked") };
+            assert_eq!(message.to, Destination::Queue(Queue::Lane(lane.parse().unwrap())));
+            receipt.settle();
+        }
+        assert_eq!(bench.closed(), [(2, true)], "the first is still in both lanes' memory");
+        for lane in bench.router.lanes() {
+            assert_eq!((lane.metrics().matched.get(), lane.metrics().in_memory.get()), (2, 1));
+            assert_eq!(lane.metrics().endings(Ending::Delivered), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_decision_is_not_settled_before_the_log_has_it() {
+        let mut bench = Bench::new(true);
+        bench.decision(1, "LOW");
+        let Job::Publish { message, receipt, .. } = bench.jobs.recv().await.unwrap() else { panic!("not logged") };
+        assert_eq!(message.to, Destination::Log(Log::Decisions));
+        tokio::task::yield_now().await;
+        assert_eq!(bench.closed(), []);
+        receipt.settle();
+        assert_eq!(bench.closed(), [(1, true)]);
+        assert_eq!(bench.metrics.unrouted.with_label_values(&["LOW"]).get(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_decision_is_kept_as_it_came_and_holds_nobody_up() {
+        let mut bench = Bench::new(false);
+        bench.arrives(1, &b"\xff{not json"[..]);
+        bench.decision(2, "LOW");
+        let Job::Bury { letter, receipt, .. } = bench.jobs.recv().await.unwrap() else { panic!("not buried") };
+        assert_eq!((letter.reason, &letter.body[..]), (DeathReason::Malformed, &b"\xff{not json"[..]));
+        while bench.closed() != [(2, true)] {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.metrics.malformed.get(), 1);
+        drop(receipt);
+        assert_eq!(bench.closed(), [(2, true), (1, false)], "a letter that was not kept comes again");
+    }
+
+    #[tokio::test]
+    async fn a_settler_that_is_full_holds_the_intake_up_and_a_stop_gives_everything_back() {
+        // Goal: memory stays bounded while the broker takes nothing, and what could not be handed over is not settled.
+        let Bench { arrivals, ledger, jobs, metrics, router, task, stop, _kept: kept } = Bench::new(false);
+        let bench = Bench { arrivals, ledger, jobs: mpsc::channel(1).1, metrics, router, task, stop, _kept: kept };
+        (0..900).for_each(|tag| bench.decision(tag, "HIGH"));
+        while jobs.len() < jobs.max_capacity() {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let taken = bench.router.lanes()[0].metrics().matched.get();
+        assert!(taken <= 300, "{taken} decisions were taken in with nowhere to put them");
+        bench.stop.cancel();
+        drop(jobs);
+        bench.task.wait().await;
+        assert!(!bench.closed().is_empty() && bench.closed().iter().all(|(_, settled)| !settled));
+    }
+}

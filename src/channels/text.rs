@@ -4,7 +4,10 @@
 //! markup it is cleaned (nothing invisible, nothing that turns the direction of reading, one line) and cut at a character,
 //! and only then escaped: cutting what is escaped leaves halves of entities behind.
 //!
-//! Absent on purpose: what is markup on which platform. Each kind brings its own [`Script`].
+//! Absent on purpose: what is markup on which platform (each kind brings its own [`Script`]), and what cannot be seen, which is
+//! the same for machines: [`is_invisible`].
+
+pub(super) use crate::formats::clean::is_invisible;
 
 /// How a platform writes a character of hostile text, and what it counts for against the platform's limits.
 #[derive(Clone, Copy, Debug)]
@@ -120,26 +123,6 @@ pub(super) fn one_line(text: &str, room: usize) -> String {
 /// Whether `text` has nothing in it that can be seen.
 pub(super) fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || is_invisible(c))
-}
-
-/// Whether a character has no shape of its own: controls, everything that Unicode calls a format character (bidirectional
-/// overrides, zero-width joiners, tags, language marks), fillers, variation selectors, and what is no character at all.
-///
-/// Joiners and selectors also shape some scripts and emoji; a card gives that up, because the same characters hide text from
-/// the reader who is asked to approve it. Source: Unicode 16, general category Cf and property `Default_Ignorable_Code_Point`.
-pub(super) fn is_invisible(c: char) -> bool {
-    if c.is_ascii() {
-        return c.is_ascii_control();
-    }
-    matches!(c,
-        '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
-        | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
-        | '\u{fdd0}'..='\u{fdef}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffc}'
-        | '\u{fffe}'..='\u{ffff}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-        // The last two of every plane are no characters.
-        || u32::from(c) & 0xfffe == 0xfffe
 }
 
 #[cfg(test)]

@@ -8,23 +8,27 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{Failure, Global, Shell, config_file, runtime, url_argument};
 use crate::{
     app,
     broker::{Broker, Destination, Message},
-    channels::{Endpoint, Parcel},
-    lane::{HttpPost, Post},
+    channels::{Endpoint, Parcel, Rate},
+    lane::{HttpPost, Post, pace::Pace},
     model::{Clock, Decision, Egress, Secret, decision::DECISION_BYTES_MAX},
 };
 
 /// Publishes under way at once.
 const UNDER_WAY_MAX: usize = 512;
+
+/// The highest `--rate`: beyond it a pace means nothing.
+const RATE_MAX: i64 = 1_000_000;
 
 /// Decisions in one request to a worker.
 const REQUEST_LINES: usize = 200;
@@ -35,7 +39,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 const TRIES: u32 = 8;
 
 /// Faulty lines that are named one by one.
-const FAULTS_NAMED_MAX: usize = 20;
+const FAULTS_NAMED_MAX: u64 = 20;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -54,7 +58,7 @@ pub struct Args {
     #[arg(value_name = "FILE|-")]
     file: PathBuf,
     /// Publish at most N decisions a second
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=RATE_MAX))]
     rate: Option<u32>,
     /// Publish through this worker's `POST /v1/events` and not to the broker
     #[arg(long, value_name = "URL", env = "INTERVEN_ALERTS_SERVER")]
@@ -75,7 +79,8 @@ struct Report {
 pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let progress = progress_bar(shell);
     let mut report = Report::default();
-    let runtime = runtime(false)?;
+    // Several threads: reading standard input blocks this one, and what was read before must go out meanwhile.
+    let runtime = runtime(true)?;
     let done = if let Some(server) = &args.server {
         let door = ServerDoor::new(server, shell)?;
         runtime.block_on(publish_all(args, &door, &progress, &mut report, shell))
@@ -200,6 +205,12 @@ impl Door for ServerDoor {
     }
 }
 
+/// The same pace that lanes keep: never more than `rate` in any second, however long nothing came before. Timers tick in
+/// milliseconds, so a hundredth of a second's worth may go at once.
+fn pace_of(rate: u32) -> Pace {
+    Pace::new(&[Rate { count: rate, per: Duration::from_secs(1), burst: (rate / 100).max(1) }])
+}
+
 async fn publish_all(
     args: &Args,
     door: &impl Door,
@@ -208,44 +219,67 @@ async fn publish_all(
     shell: &mut Shell<'_>,
 ) -> Result<(), Failure> {
     let mut lines = Lines::open(args, shell)?;
-    let mut pace = args.rate.map(|rate| tokio::time::interval(Duration::from_secs(1) / rate));
+    let mut pace = args.rate.map(pace_of);
+    // With a pace, no request carries more than a second's worth: a full one would go out in one burst.
+    let batch_max = door.batch().min(args.rate.and_then(|rate| usize::try_from(rate).ok()).unwrap_or(usize::MAX));
+    let mut confirmed = |count: u64| {
+        report.published += count;
+        progress.inc(count);
+    };
     let mut under_way = FuturesUnordered::new();
     let (mut batch, mut bytes, mut more) = (Vec::new(), 0, true);
-    while more || !under_way.is_empty() || !batch.is_empty() {
-        while more && batch.len() < door.batch() && bytes < REQUEST_BYTES {
-            match lines.next(shell)? {
-                None => more = false,
-                Some(Line { number, decision: Err(fault) }) => {
-                    report.faulty += 1;
-                    if report.faulty <= FAULTS_NAMED_MAX as u64 {
-                        progress.suspend(|| shell.say("error", &format!("line {number}: {fault}")));
+    let mut faulty = 0;
+    let done = async {
+        while more || !under_way.is_empty() {
+            while more && batch.len() < batch_max && bytes < REQUEST_BYTES {
+                match lines.next(shell)? {
+                    None => more = false,
+                    Some(Line { number, decision: Err(fault) }) => {
+                        faulty += 1;
+                        if faulty <= FAULTS_NAMED_MAX {
+                            progress.suspend(|| shell.say("error", &format!("line {number}: {fault}")));
+                        }
                     }
-                }
-                Some(Line { decision: Ok(decision), .. }) => {
-                    if let Some(pace) = &mut pace {
-                        pace.tick().await;
+                    Some(Line { decision: Ok(decision), .. }) => {
+                        bytes += decision.raw().len();
+                        batch.push(decision);
                     }
-                    bytes += decision.raw().len();
-                    batch.push(decision);
                 }
             }
+            if !batch.is_empty() {
+                bytes = 0;
+                let decisions = std::mem::take(&mut batch);
+                if let Some(pace) = &mut pace {
+                    for _ in &decisions {
+                        let due = pace.next(Instant::now());
+                        // Confirms are gathered as they come, and what is under way goes on.
+                        while Instant::now() < due {
+                            tokio::select! {
+                                () = tokio::time::sleep_until(due) => {}
+                                Some(done) = under_way.next() => confirmed(done?),
+                            }
+                        }
+                        pace.take(Instant::now());
+                    }
+                }
+                let count = decisions.len() as u64;
+                under_way.push(async move { door.hand_in(decisions).await.map(|()| count) });
+            }
+            // A future does nothing until it is looked at: each one is begun at once, because the next line may be long in coming.
+            while let Some(Some(done)) = under_way.next().now_or_never() {
+                confirmed(done?);
+            }
+            let enough = if more { UNDER_WAY_MAX / door.batch() } else { 0 };
+            while under_way.len() > enough {
+                let Some(done) = under_way.next().await else { break };
+                confirmed(done?);
+            }
         }
-        if !batch.is_empty() {
-            bytes = 0;
-            let decisions = std::mem::take(&mut batch);
-            let count = decisions.len() as u64;
-            under_way.push(async move { door.hand_in(decisions).await.map(|()| count) });
-        }
-        // With a pace, confirms are gathered as they come; else only when enough are under way, or at the end.
-        let enough = if more { UNDER_WAY_MAX / door.batch() } else { 0 };
-        while under_way.len() > enough {
-            let Some(done) = under_way.next().await else { break };
-            let count = done?;
-            report.published += count;
-            progress.inc(count);
-        }
+        Ok(())
     }
-    Ok(())
+    .await;
+    report.faulty = faulty;
+    done
 }
 
 /// A line that is not empty: a decision, or what is wrong with it.
@@ -345,6 +379,61 @@ fn read_line_unbuffered(input: &mut dyn Read, line: &mut Vec<u8>) -> std::io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A door that notes when each decision came, and confirms after a second.
+    struct SlowDoor(std::sync::Mutex<Vec<Duration>>, Instant);
+
+    impl Door for SlowDoor {
+        fn batch(&self) -> usize {
+            1
+        }
+
+        async fn hand_in(&self, decisions: Vec<Decision>) -> Result<(), Failure> {
+            self.0.lock().unwrap().extend(decisions.iter().map(|_| self.1.elapsed()));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_from_the_first_decision_on_and_none_waits_for_a_full_load() {
+        let line = |id: u32| {
+            format!(
+                r#"{{"id":"{id}","time":"2026-06-01T12:00:00Z","decision":"DENY","severity":"LOW","agent":{{"id":"a"}},"tool":"t"}}"#
+            )
+        };
+        let text: String = (0..30).map(|id| line(id) + "\n").collect();
+        let (mut input, mut out, mut err) = (text.as_bytes(), Vec::new(), Vec::new());
+        let mut shell = Shell {
+            env: &|_| None,
+            kinds: &[],
+            directory: PathBuf::new(),
+            clock: Clock::System,
+            input: &mut input,
+            out: &mut out,
+            out_is_terminal: false,
+            err: &mut err,
+            color: false,
+        };
+        let args = Args { file: PathBuf::from("-"), rate: Some(10), server: None, json: false };
+        let (door, mut report) = (SlowDoor(std::sync::Mutex::default(), Instant::now()), Report::default());
+        let progress = ProgressBar::hidden();
+        publish_all(&args, &door, &progress, &mut report, &mut shell).await.unwrap_or_else(|_| panic!("failed"));
+        let came = door.0.into_inner().unwrap();
+        assert_eq!((came.len(), report.published), (30, 30));
+        for (at, came) in (0..).zip(came) {
+            let due = Duration::from_millis(100 * at);
+            assert!((due..due + Duration::from_millis(10)).contains(&came), "{at}: {came:?}");
+        }
+    }
+
+    #[test]
+    fn the_highest_rate_is_a_pace() {
+        let rate = u32::try_from(RATE_MAX).unwrap();
+        let (mut pace, now) = (pace_of(rate), Instant::now());
+        pace.take(now);
+        assert!(pace.next(now) < now + Duration::from_secs(1));
+    }
 
     #[test]
     fn a_line_that_is_too_long_is_one_line_and_takes_bounded_memory() {

@@ -21,8 +21,10 @@ pub fn run(global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let plan = config_file::load(global, shell)?;
     let clock = shell.clock;
     runtime(true)?.block_on(async move {
-        let worker = Worker::start(plan, clock).await.map_err(|error| start_failure(&error))?;
+        // Before the start, which may take a while: a signal that comes meanwhile is not lost, not even for process 1 of a
+        // container, for which signals without a handler do nothing.
         let mut signals = Signals::new()?;
+        let worker = Worker::start(plan, clock).await.map_err(|error| start_failure(&error))?;
         let broken = tokio::select! {
             () = signals.next() => false,
             () = worker.broken() => true,

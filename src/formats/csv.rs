@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::model::Decision;
 
-use super::clean::{is_hidden, one_line};
+use super::clean::{is_invisible, one_line};
 
 /// The first row, with its line break.
 pub const HEADER: &str = "id,time,decision,severity,risk,title,agent_id,agent_name,tool,operation,reasons,src,\
@@ -55,7 +55,7 @@ fn text(row: &mut String, text: &str) {
 /// what is hidden or blank before a sign does not help it: both are gone before the look.
 fn guarded(text: &str) -> Cow<'_, str> {
     let line = one_line(text, usize::MAX);
-    debug_assert!(!line.chars().any(is_hidden), "a cell is one clean line");
+    debug_assert!(!line.chars().any(is_invisible), "a cell is one clean line");
     let formula = line.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠', '|', '%']);
     if formula { Cow::Owned(format!("'{line}")) } else { line }
 }

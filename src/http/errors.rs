@@ -26,6 +26,26 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The answer to a method that the path does not have.
+pub(super) async fn wrong_method() -> ApiError {
+    ApiError {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        code: "method_not_allowed",
+        message: String::from("this path does not have this method"),
+        hint: "check the method against the README",
+    }
+}
+
+/// The answer to a request that took too long to arrive, or to be done.
+pub(super) fn too_slow() -> ApiError {
+    ApiError {
+        status: StatusCode::REQUEST_TIMEOUT,
+        code: "timeout",
+        message: String::from("the request took too long"),
+        hint: "send less in one request; events that were taken in already are delivered twice at worst, never lost",
+    }
+}
+
 /// The answer to a path that does not exist.
 pub(super) async fn not_found() -> ApiError {
     ApiError {

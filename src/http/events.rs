@@ -5,8 +5,8 @@
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    body::{Body, Bytes, HttpBody as _},
+    extract::{Request, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::post,
@@ -14,11 +14,7 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 use tracing::{info, warn};
 
-use super::{
-    Inside,
-    access::caller,
-    errors::{ApiError, not_found},
-};
+use super::{Inside, access::caller, errors::ApiError};
 use crate::{
     broker::{Destination, Message, PublishError},
     model::{Decision, Role},
@@ -31,21 +27,19 @@ const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 const UNDER_WAY_MAX: usize = 256;
 
 pub(super) fn routes(inside: Inside) -> Router {
-    Router::new()
-        .route("/v1/events", post(take_in))
-        .fallback(not_found)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(inside)
+    Router::new().route("/v1/events", post(take_in)).with_state(inside)
 }
 
-async fn take_in(State(inside): State<Inside>, headers: HeaderMap, body: Bytes) -> Response {
-    match publish(&inside, &headers, body).await {
+async fn take_in(State(inside): State<Inside>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    match publish(&inside, &head.headers, body).await {
         Ok(count) => (StatusCode::ACCEPTED, Json(serde_json::json!({"accepted": count}))).into_response(),
         Err(error) => error.into_response(),
     }
 }
 
-async fn publish(inside: &Inside, headers: &HeaderMap, body: Bytes) -> Result<usize, ApiError> {
+async fn publish(inside: &Inside, headers: &HeaderMap, body: Body) -> Result<usize, ApiError> {
+    // Before the body is read: a stranger must not make us hold megabytes.
     let caller = caller(headers, &inside.tokens)?;
     if caller.role != Role::Publisher {
         return Err(ApiError {
@@ -55,6 +49,16 @@ async fn publish(inside: &Inside, headers: &HeaderMap, body: Bytes) -> Result<us
             hint: "use a token with the role `publisher`",
         });
     }
+    let too_large = || ApiError {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        code: "too_large",
+        message: format!("the body has more than {BODY_BYTES_MAX} bytes, or did not arrive whole"),
+        hint: "send fewer events in one request; nothing of this one was published",
+    };
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| too_large())?;
     let messages = read(&body)?;
     let (count, broker) = (messages.len(), &inside.broker);
     let mut results = stream::iter(messages).map(|message| broker.publish(message)).buffer_unordered(UNDER_WAY_MAX);

@@ -8,10 +8,17 @@ mod access;
 mod errors;
 mod events;
 mod probes;
+#[cfg(test)]
+mod tests;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::{IntoResponse as _, Response},
+};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -20,6 +27,9 @@ use crate::{broker::Broker, dead_letters::Store, model::Role, telemetry::Metrics
 
 /// How long a stop waits for requests under way.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// How long one request may take, the broker's confirms included.
+const REQUEST_MAX: Duration = Duration::from_mins(1);
 
 /// What the handlers need of the worker.
 #[derive(Clone)]
@@ -30,8 +40,10 @@ pub struct Inside {
     pub store: Store,
     /// The broker.
     pub broker: Arc<dyn Broker>,
-    /// Cancelled when the worker stops.
+    /// Cancelled when the worker begins to stop: no more events are taken, and `/readyz` says so.
     pub draining: CancellationToken,
+    /// Cancelled when it has stopped: until then metrics and probes answer.
+    pub closing: CancellationToken,
     /// Name, role and SHA-256 of each token.
     pub tokens: Vec<(String, Role, [u8; 32])>,
 }
@@ -59,18 +71,31 @@ pub async fn open(
         metrics: metrics_listener.local_addr().map_err(|error| (metrics, error))?,
     };
     info!(api = %doors.api, metrics = %doors.metrics, "listening");
-    let draining = inside.draining.clone();
-    serve(api_listener, events::routes(inside.clone()), draining.clone(), tracker);
-    serve(metrics_listener, probes::routes(inside, tracker), draining, tracker);
+    let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
+    serve(api_listener, bounded(events::routes(inside.clone())), draining, tracker);
+    serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);
     Ok(doors)
 }
 
-fn serve(listener: TcpListener, routes: Router, draining: CancellationToken, tracker: &TaskTracker) {
+/// What every route has: a time limit, and errors of one shape.
+fn bounded(routes: Router) -> Router {
+    routes.fallback(errors::not_found).method_not_allowed_fallback(errors::wrong_method).layer(from_fn(in_time))
+}
+
+/// Answers within [`REQUEST_MAX`], the reading of the body included, so that nobody holds memory by sending slowly.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => errors::too_slow().into_response(),
+    }
+}
+
+fn serve(listener: TcpListener, routes: Router, until: CancellationToken, tracker: &TaskTracker) {
     tracker.spawn(async move {
-        let stop = draining.clone();
+        let stop = until.clone();
         let server = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await });
         let overdue = async {
-            draining.cancelled().await;
+            until.cancelled().await;
             tokio::time::sleep(DRAIN_MAX).await;
         };
         // A client that keeps its connection open must not keep the worker from stopping.

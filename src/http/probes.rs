@@ -18,7 +18,7 @@ use axum::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::{Inside, errors::not_found};
+use super::Inside;
 
 /// How often the pulse beats, and how late it may be before the process does not make progress.
 const PULSE_EVERY: Duration = Duration::from_secs(1);
@@ -36,14 +36,13 @@ pub(super) fn routes(inside: Inside, tracker: &TaskTracker) -> Router {
     let probes = Probes { inside, started: Instant::now(), pulse: Arc::new(AtomicU64::new(0)) };
     let beating = probes.clone();
     tracker.spawn(async move {
-        let draining = beating.inside.draining.clone();
-        draining.run_until_cancelled(beating.beat()).await;
+        let closing = beating.inside.closing.clone();
+        closing.run_until_cancelled(beating.beat()).await;
     });
     Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .fallback(not_found)
         .with_state(probes)
 }
 
@@ -69,8 +68,7 @@ async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
 async fn livez(State(probes): State<Probes>) -> Response {
     let last = Duration::from_millis(probes.pulse.load(Ordering::Relaxed));
     let late = probes.started.elapsed().saturating_sub(last);
-    // While draining nothing beats any more, and a worker that stops must not be killed for it.
-    if late > PULSE_LATE && !probes.inside.draining.is_cancelled() {
+    if late > PULSE_LATE {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("no progress for {} s\n", late.as_secs())).into_response();
     }
     (StatusCode::OK, "ok\n").into_response()

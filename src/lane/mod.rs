@@ -141,6 +141,15 @@ impl LaneHandle {
         &self.metrics
     }
 
+    /// A lane without a task, whose memory has room for `room` deliveries: they stay in what is returned with it.
+    #[cfg(test)]
+    pub(crate) fn by_hand(id: ChannelId, room: usize, settler: Settler, metrics: ChannelMetrics) -> (Self, impl Sized) {
+        let (inbox, kept) = mpsc::channel(room);
+        let (announce, state) = watch::channel(LaneState::Flowing);
+        let handle = Self { id, inbox, open: Arc::new(AtomicBool::new(true)), state, settler, metrics };
+        (handle, (kept, announce))
+    }
+
     /// Hands a delivery over: to the lane's memory where it takes any now, else to its queue on the broker.
     pub async fn hand_over(&self, delivery: Delivery, receipt: Receipt, redelivered: bool) {
         self.metrics.matched.inc();

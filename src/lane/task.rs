@@ -812,7 +812,8 @@ impl Lane {
     fn enter(&mut self, state: LaneState) {
         // A probing lane takes one from memory too: its queue may be another worker's to consume.
         let open = match state {
-            LaneState::Flowing | LaneState::Probing { .. } => !self.pace.is_limited() && !self.overloaded,
+            LaneState::Probing { .. } => !self.pace.is_limited(),
+            LaneState::Flowing => !self.pace.is_limited() && !self.overloaded,
             LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped => false,
         };
         self.open.store(open, Ordering::Relaxed);

@@ -23,7 +23,7 @@ pub struct RetryNumbers {
     pub first: Duration,
     /// The wait that growth stops at.
     pub longest: Duration,
-    /// The age, since the decision, at which a delivery is given up.
+    /// The age, since a worker first routed it, at which a delivery is given up.
     pub max_age: Duration,
 }
 
@@ -96,7 +96,7 @@ impl RetryPlan {
         self.longest
     }
 
-    /// The age, since the decision, at which a delivery is given up.
+    /// The age, since a worker first routed it, at which a delivery is given up.
     pub const fn max_age(&self) -> Duration {
         self.max_age
     }

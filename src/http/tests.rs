@@ -1,0 +1,109 @@
+//! Both doors over real sockets, with an embedded broker and a store in a directory of their own.
+
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::*;
+use crate::{
+    broker::embedded::{Embedded, EmbeddedSettings},
+    dead_letters::StoreOptions,
+    model::Clock,
+};
+
+struct House {
+    doors: Doors,
+    draining: CancellationToken,
+    closing: CancellationToken,
+    tracker: TaskTracker,
+    _dir: tempfile::TempDir,
+}
+
+impl House {
+    async fn open() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tracker = TaskTracker::new();
+        let settings = EmbeddedSettings { dir: dir.path().join("broker"), keep_decisions: None, lanes: Vec::new() };
+        let broker = Embedded::open(settings, Clock::System, &TaskTracker::new()).await.unwrap();
+        let (store, _) = Store::open(&dir.path().join("letters"), StoreOptions::default()).unwrap();
+        let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+        let inside = Inside {
+            metrics: Metrics::new(),
+            store,
+            broker: Arc::new(broker),
+            draining: draining.clone(),
+            closing: closing.clone(),
+            tokens: vec![(String::from("firewall"), Role::Publisher, Sha256::digest(b"right").into())],
+        };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let doors = open(any, any, inside, &tracker).await.unwrap();
+        Self { doors, draining, closing, tracker, _dir: dir }
+    }
+}
+
+/// Sends `request` as it is and returns the whole answer.
+async fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let reading = async {
+        // An error's body ends so; the connection stays open for the body that was announced and not sent.
+        while !answer.ends_with(b"}}") && stream.read_buf(&mut answer).await.unwrap() > 0 {}
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("no answer");
+    String::from_utf8(answer).unwrap()
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await
+}
+
+fn post(token: &str, length: usize, body: &str) -> String {
+    format!(
+        "POST /v1/events HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn a_stranger_is_turned_away_before_a_byte_of_the_body_is_read() {
+    let house = House::open().await;
+    // The body that is announced never comes: only an answer that does not wait for it arrives at all.
+    let answer = ask(house.doors.api, &post("wrong", 1_000_000, "")).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let answer = ask(house.doors.api, &post("right", 100_000_000, "")).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains(r#""code":"too_large""#), "{answer}");
+}
+
+#[tokio::test]
+async fn an_event_is_taken_in_and_every_error_has_the_shape_of_the_contract() {
+    let house = House::open().await;
+    let event =
+        r#"{"id":"1","time":"2026-06-01T12:00:00Z","decision":"DENY","severity":"LOW","agent":{"id":"a"},"tool":"t"}"#;
+    let answer = ask(house.doors.api, &post("right", event.len(), event)).await;
+    assert!(answer.starts_with("HTTP/1.1 202") && answer.ends_with(r#"{"accepted":1}"#), "{answer}");
+    for (answer, status, code) in [
+        (get(house.doors.api, "/v1/events").await, 405, "method_not_allowed"),
+        (get(house.doors.api, "/nothing").await, 404, "not_found"),
+        (get(house.doors.metrics, "/nothing").await, 404, "not_found"),
+        (ask(house.doors.api, &post("right", 2, "{}")).await, 400, "malformed"),
+    ] {
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains(&format!(r#"{{"error":{{"code":"{code}","#)), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn while_the_worker_drains_probes_answer_and_say_so_until_it_has_stopped() {
+    let house = House::open().await;
+    assert!(get(house.doors.metrics, "/readyz").await.starts_with("HTTP/1.1 200"));
+    house.draining.cancel();
+    let answer = get(house.doors.metrics, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("draining"), "{answer}");
+    assert!(get(house.doors.metrics, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(get(house.doors.metrics, "/metrics").await.contains("interven_alerts_build_info"));
+    house.closing.cancel();
+    house.tracker.close();
+    tokio::time::timeout(Duration::from_secs(5), house.tracker.wait()).await.expect("a listener stayed open");
+}
