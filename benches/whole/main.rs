@@ -97,7 +97,7 @@ async fn connect(rabbit: &Rabbit, prefix: &str) -> RabbitMq {
         lanes: Vec::new(),
     };
     let broker = RabbitMq::connect(settings, &TaskTracker::new()).expect("the URL is sound");
-    broker.ready(Duration::from_secs(60)).await.expect("the broker is there");
+    broker.ready(Duration::from_mins(1)).await.expect("the broker is there");
     broker
 }
 
@@ -179,7 +179,7 @@ async fn drain_once(rabbit: &Rabbit, side: Side, round: usize, decisions: u64, b
 }
 
 async fn wait_for(mut holds: impl FnMut() -> bool, what: &str) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while !holds() {
         assert!(Instant::now() < deadline, "not within two minutes: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -28,7 +28,7 @@ use super::{
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_interven-alerts");
 
 /// How long a worker may take to be ready: it may wait for a broker that is still booting.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 
 /// A worker's place on the machine: its configuration, its ports, its log. The process in it comes and goes.
 pub(crate) struct Worker {
