@@ -8,11 +8,12 @@ use tokio_util::task::TaskTracker;
 use super::{Failure, Global, Shell, config_file, runtime, table};
 use crate::{
     app,
+    config::Plan,
     dead_letters::{
         DeadLetter, DeadLetterError, LetterFilter, LetterId, OpenReport, Store, StoreOptions,
         replay::{Replay, ReplayReport},
     },
-    model::{ChannelId, DeathReason, Severity, Timestamp},
+    model::{ChannelId, Clock, DeathReason, Severity, Timestamp},
     settings::printable,
 };
 
@@ -383,18 +384,26 @@ async fn replay(args: &Args, choice: &Choice, global: &Global, shell: &mut Shell
     let plan = config_file::load(global, shell)?;
     let data_dir = args.data_dir.as_ref().map_or_else(|| plan.data_dir.clone(), |dir| shell.directory.join(dir));
     let store = open(&data_dir, shell)?;
-    let tracker = TaskTracker::new();
-    let clock = shell.clock;
-    let broker = app::connect(&plan, clock, &tracker).await.map_err(|error| super::run::start_failure(&error))?;
+    let done = replay_from(&store, &plan, &letters, choice.dry_run, shell.clock).await;
+    store.close().await;
+    tell_replay(&done?, choice.dry_run, args.json, shell)
+}
+
+async fn replay_from(
+    store: &Store,
+    plan: &Plan,
+    letters: &LetterFilter,
+    dry_run: bool,
+    clock: Clock,
+) -> Result<ReplayReport, Failure> {
+    let ids = store.select(letters).await.map_err(|error| failure(&error))?;
+    let broker =
+        app::connect(plan, clock, &TaskTracker::new()).await.map_err(|error| super::run::start_failure(&error))?;
     let known = |id: &ChannelId| plan.channels.iter().any(|channel| channel.id == *id);
-    let ids = store.select(&letters).await.map_err(|error| failure(&error))?;
-    let replaying =
-        Replay { store: &store, broker: Arc::as_ref(&broker), known: &known, clock, dry_run: choice.dry_run };
+    let replaying = Replay { store, broker: Arc::as_ref(&broker), known: &known, clock, dry_run };
     let done = replaying.run(&ids, |_| {}).await;
     broker.close().await;
-    store.close().await;
-    let report = done.map_err(|error| failure(&error))?;
-    tell_replay(&report, choice.dry_run, args.json, shell)
+    done.map_err(|error| failure(&error))
 }
 
 fn tell_replay(report: &ReplayReport, dry_run: bool, json: bool, shell: &mut Shell<'_>) -> Result<(), Failure> {

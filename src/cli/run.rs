@@ -54,23 +54,34 @@ pub(super) fn start_failure(error: &StartError) -> Failure {
     Failure::of(error).hint(error.hint()).exit(exit)
 }
 
-/// The signals that ask for a stop.
+/// The signals that ask for a stop, and the one that must not be taken for that.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| signal(kind).map_err(|error| Failure::of(&error));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Left alone, it would end the process without order.
+                _ = self.hangup.recv() => {
+                    tracing::error!("SIGHUP: this version takes a changed configuration over by a restart only; nothing was changed");
+                }
+            }
         }
     }
 }
