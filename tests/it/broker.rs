@@ -70,7 +70,9 @@ async fn what_is_published_arrives_as_it_was_and_is_gone_when_it_is_settled(benc
     assert_eq!(ids(&taken), [0, 1, 2]);
     assert!(taken.iter().all(|arrival| !arrival.redelivered));
     waits(&*broker, &Queue::Decisions, 3).await;
-    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    for arrival in taken {
+        arrival.receipt.settle();
+    }
     waits(&*broker, &Queue::Decisions, 0).await;
     broker.close().await;
 }
@@ -86,7 +88,9 @@ async fn bodies_of_256_kib_and_empty_ones_arrive_whole(bench: Bench) {
     let taken = take(&mut arrivals, 2).await;
     assert!(taken[0].body == large, "the large body was changed");
     assert!(taken[1].body.is_empty());
-    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    for arrival in taken {
+        arrival.receipt.settle();
+    }
     broker.close().await;
 }
 
@@ -103,7 +107,9 @@ async fn what_was_not_settled_comes_again_when_the_consumer_is_dropped(bench: Be
     came.sort_unstable();
     assert_eq!(came, (0..20).collect::<Vec<_>>());
     assert!(taken.iter().any(|arrival| arrival.redelivered));
-    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    for arrival in taken {
+        arrival.receipt.settle();
+    }
     waits(&*broker, &Queue::Decisions, 0).await;
     broker.close().await;
 }
@@ -124,7 +130,9 @@ async fn what_was_not_settled_comes_again_after_a_restart(bench: Bench) {
     assert_eq!(ids(&taken), [2, 3, 4, 5]);
     assert!(taken[0].redelivered);
     assert!(is_quiet(&mut arrivals).await);
-    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    for arrival in taken {
+        arrival.receipt.settle();
+    }
     broker.close().await;
 }
 
@@ -205,7 +213,9 @@ async fn no_more_than_the_window_is_out(bench: Bench) {
     // Behind an unfinished sibling: its room must come back all the same.
     out.push(next(&mut arrivals).await);
     assert!(is_quiet(&mut arrivals).await, "more than the window came");
-    out.into_iter().for_each(|arrival| arrival.receipt.settle());
+    for arrival in out {
+        arrival.receipt.settle();
+    }
     drain(&mut arrivals, 8..30).await;
     broker.close().await;
 }
@@ -300,7 +310,9 @@ async fn closing_leaves_nothing_half_acknowledged(bench: Bench) {
     let mut arrivals = broker.consume(Queue::Decisions, window(50));
     let mut taken = take(&mut arrivals, 50).await;
     let kept: Vec<_> = taken.split_off(40);
-    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    for arrival in taken {
+        arrival.receipt.settle();
+    }
     let closing = broker.close();
     drop(kept);
     drop(arrivals);

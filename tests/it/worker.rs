@@ -86,7 +86,7 @@ async fn publisher(rabbit: &Rabbit, prefix: &str) -> RabbitMq {
         lanes: Vec::new(),
     };
     let broker = RabbitMq::connect(settings, &TaskTracker::new()).unwrap();
-    broker.ready(Duration::from_secs(60)).await.unwrap();
+    broker.ready(Duration::from_mins(1)).await.unwrap();
     broker
 }
 
@@ -244,7 +244,7 @@ async fn every_confirmed_decision_is_told_or_kept_whatever_the_endpoints_say_and
     // Lanes that a reply has held would probe in five minutes; a worker that starts anew finds out at once.
     assert!(worker.terminate(Duration::from_secs(40)).await.success(), "{}", worker.log_tail());
     worker.start_ready().await;
-    at_rest(&worker, &broker, Duration::from_secs(120)).await;
+    at_rest(&worker, &broker, Duration::from_mins(2)).await;
     assert!(worker.terminate(Duration::from_secs(40)).await.success(), "{}", worker.log_tail());
 
     judge(&bodies, &malformed, &plan, &told, &letters(&worker).await);
@@ -329,7 +329,7 @@ async fn a_stop_under_load_loses_nothing_and_tells_nothing_twice() {
         assert!(worker.terminate(Duration::from_secs(30)).await.success(), "{}", worker.log_tail());
         worker.start_ready().await;
     }
-    at_rest(&worker, &broker, Duration::from_secs(60)).await;
+    at_rest(&worker, &broker, Duration::from_mins(1)).await;
     for one in &told {
         let received = one.stand_in.received_ids();
         let counts: Vec<u32> = ids.iter().map(|id| received.get(id).copied().unwrap_or(0)).collect();
@@ -377,7 +377,7 @@ async fn the_embedded_broker_keeps_what_was_taken_in_through_kills() {
         }
     }
     assert_eq!(worker.post("/v1/events", "bar", "{}").await.unwrap().0, 401);
-    eventually("everything has arrived", Duration::from_secs(60), async || {
+    eventually("everything has arrived", Duration::from_mins(1), async || {
         told.iter().all(|one| ids.iter().all(|id| one.stand_in.times_received(id) > 0)).then_some(())
     })
     .await;

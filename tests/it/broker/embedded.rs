@@ -151,7 +151,9 @@ async fn a_full_disk_is_an_error_until_there_is_space_again() {
         crate::support::eventually("the disk is full", PATIENCE, async || broker.publish(large(1)).await.err()).await;
     assert!(matches!(refused, PublishError::Storage { .. }), "{refused:?}");
     assert!(!broker.health().borrow().connected);
-    held.into_iter().for_each(|arrival| arrival.receipt.settle());
+    for arrival in held {
+        arrival.receipt.settle();
+    }
     std::fs::remove_file(ballast).unwrap();
     crate::support::eventually("publishes pass again", PATIENCE, async || {
         broker.publish(message(Destination::DecisionsExchange, 77)).await.ok()

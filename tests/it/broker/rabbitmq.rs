@@ -113,7 +113,9 @@ async fn a_consumer_goes_on_after_its_time_at_the_broker_ran_out_and_after_its_c
     let again = take(&mut arrivals, 2).await;
     assert_eq!(ids(&again), [2, 3]);
     drop(held);
-    again.into_iter().for_each(|arrival| arrival.receipt.settle());
+    for arrival in again {
+        arrival.receipt.settle();
+    }
     waits(&broker, &Queue::Decisions, 0).await;
     publish(&broker, &Destination::DecisionsExchange, 4..5).await;
     drain(&mut arrivals, 4..5).await;
