@@ -22,7 +22,7 @@ use crate::{
     dead_letters::{DeadLetterError, Keeper, Store, StoreOptions},
     http::{self, Doors},
     intake::{Intake, Router},
-    lane::{self, HttpPost, LaneHandle, LanePlan, LaneTools, Post},
+    lane::{self, ClientError, HttpPost, LaneHandle, LanePlan, LaneTools, Post},
     model::{ChannelId, Clock},
     route::Routes,
     settle::Settler,
@@ -54,8 +54,8 @@ pub enum StartError {
     #[error("the broker could not be set up")]
     Broker(#[from] BrokerError),
     /// The root certificates.
-    #[error("the HTTP client could not be made")]
-    Client(#[source] reqwest_error::Hidden),
+    #[error("endpoints cannot be posted to")]
+    Client(#[from] ClientError),
     /// A port.
     #[error("could not listen on {address}")]
     Listen {
@@ -77,14 +77,6 @@ impl StartError {
             Self::Listen { .. } => "another program listens there: set `[http] listen` and `metrics_listen`",
         }
     }
-}
-
-/// The socket's own error, without naming its crate here.
-pub mod reqwest_error {
-    /// An error whose text is all that is kept of it.
-    #[derive(Debug, thiserror::Error)]
-    #[error("{0}")]
-    pub struct Hidden(pub String);
 }
 
 /// A running worker.
@@ -127,8 +119,7 @@ impl Worker {
         // The log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
         let (settler, logger) = (start_settler(), start_settler());
 
-        let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)
-            .map_err(|error| StartError::Client(reqwest_error::Hidden(error.to_string())))?;
+        let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)?;
         let tools = LaneTools {
             post: Arc::new(post) as Arc<dyn Post>,
             broker: Arc::clone(&broker),

@@ -40,7 +40,7 @@ use crate::{
     settle::Settler,
     telemetry::{ChannelMetrics, InMemory},
 };
-pub use post::{HttpPost, Post};
+pub use post::{ClientError, HttpPost, Post};
 pub use state::LaneState;
 
 /// What an operator decided about one channel, as far as its lane cares.

@@ -29,6 +29,11 @@ pub struct HttpPost {
     clock: Clock,
 }
 
+/// The socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client could not be made: {0}")]
+pub struct ClientError(String);
+
 /// How long an idle connection is kept. Shorter than what load balancers keep, so that a reused connection is rarely a dead one.
 const IDLE_MAX: Duration = Duration::from_secs(45);
 
@@ -37,7 +42,7 @@ impl HttpPost {
     ///
     /// # Errors
     /// When the machine's root certificates cannot be loaded.
-    pub fn new(egress: Arc<Egress>, clock: Clock) -> Result<Self, reqwest::Error> {
+    pub fn new(egress: Arc<Egress>, clock: Clock) -> Result<Self, ClientError> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -46,7 +51,8 @@ impl HttpPost {
             .pool_idle_timeout(IDLE_MAX)
             .user_agent(concat!("interven-alerts/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(GuardedResolver { egress: Arc::clone(&egress) }))
-            .build()?;
+            .build()
+            .map_err(|error| ClientError(error.to_string()))?;
         Ok(Self { client, egress, clock })
     }
 
