@@ -61,6 +61,10 @@ impl Scrubber {
     /// Shorter texts are not searched for: removing every `a` from a reply would hide nothing and garble everything.
     pub const CHARS_MIN: usize = 6;
 
+    /// Words of a secret that are this long are secrets by themselves: the last segment of a webhook's path, the half of a bot
+    /// token behind the colon. An endpoint may quote just that.
+    pub const PART_CHARS_MIN: usize = 16;
+
     /// A scrubber that knows `secrets`. Of a URL it also removes the path with its query alone: errors and replies quote it so.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let mut known: Vec<Secret> = Vec::new();
@@ -72,6 +76,10 @@ impl Scrubber {
                 known.extend(url.password().map(Secret::new));
                 // The parser may write the URL otherwise than the operator did.
                 known.push(Secret::new(url.as_str()));
+                // The host is no secret, so the words are taken from behind it.
+                known.extend(words(&url[url::Position::BeforePath..]));
+            } else {
+                known.extend(words(secret.expose()));
             }
             known.push(secret);
         }
@@ -91,6 +99,12 @@ impl Scrubber {
         }
         clean
     }
+}
+
+/// The long words of a secret.
+fn words(text: &str) -> impl Iterator<Item = Secret> {
+    let parts = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'));
+    parts.filter(|part| part.len() >= Scrubber::PART_CHARS_MIN).map(Secret::new)
 }
 
 impl fmt::Debug for Scrubber {
@@ -126,5 +140,16 @@ mod tests {
         ]);
         let clean = scrubber.scrub("POST /bot12345:TOKEN/sendMessage failed, token 12345:TOKEN, abc");
         assert_eq!(clean, "POST [secret] failed, token [secret], abc");
+    }
+
+    #[test]
+    fn a_part_that_is_a_secret_by_itself_is_removed_too_and_the_host_is_not() {
+        let scrubber = Scrubber::new([
+            Secret::new("https://a-long-and-public-host.example/services/T0/B0/abcdefghijklmnop1234"),
+            Secret::new("12345:AAtheHalfBehindTheColon"),
+        ]);
+        let clean = scrubber
+            .scrub("a-long-and-public-host.example/services says abcdefghijklmnop1234 or AAtheHalfBehindTheColon");
+        assert_eq!(clean, "a-long-and-public-host.example/services says [secret] or [secret]");
     }
 }

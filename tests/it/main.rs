@@ -8,5 +8,6 @@
 mod architecture;
 mod broker;
 mod dead_letters;
+mod operations;
 mod support;
 mod worker;

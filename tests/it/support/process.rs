@@ -56,17 +56,27 @@ impl Worker {
         Self { config, log: directory.path().join("log"), api, metrics, child: Mutex::new(None), _directory: directory }
     }
 
+    /// Its data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.config.with_file_name("data")
+    }
+
     /// The directory of its dead letters.
     pub(crate) fn dead_letters(&self) -> PathBuf {
-        self.config.with_file_name("data").join("dead-letters")
+        self.data_dir().join("dead-letters")
     }
 
     /// Starts the process.
     pub(crate) fn start(&self) {
+        self.start_at("info,interven_alerts=debug");
+    }
+
+    /// Starts the process with this log level.
+    pub(crate) fn start_at(&self, level: &str) {
         let mut command = mortal("sh");
         // The shell becomes the worker, so that its process id is ours; the log survives restarts.
-        command.args(["-c", "exec \"$0\" run --config \"$1\" --log-level info,interven_alerts=debug 2>>\"$2\""]);
-        command.arg(PROGRAM).arg(&self.config).arg(&self.log);
+        command.args(["-c", "exec \"$0\" run --config \"$1\" --log-level \"$3\" 2>>\"$2\""]);
+        command.arg(PROGRAM).arg(&self.config).arg(&self.log).arg(level);
         *self.child.lock().unwrap() = Some(spawn(command));
     }
 
