@@ -36,6 +36,9 @@ const UNDER_WAY_MAX: usize = 512;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
+/// While a resting place is out of reach, it is said so often, and not for each thing that is on its way there.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
 /// How long a lane's queue may say no before what was meant for it is buried: long enough to make a queue again or to move its
 /// leader, short enough that the other lanes hardly notice.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,7 +67,7 @@ impl Settler {
         give_up: CancellationToken,
     ) -> Self {
         let (jobs, inbox) = mpsc::channel(UNDER_WAY_MAX);
-        let carrier = Carrier { broker, keeper, metrics, clock, refusals: Refusals::default() };
+        let carrier = Carrier { broker, keeper, metrics, clock, refusals: Refusals::default(), told: Mutex::default() };
         tracker.spawn(async move { give_up.run_until_cancelled(carrier.run(inbox)).await });
         Self { jobs }
     }
@@ -112,9 +115,24 @@ struct Carrier {
     metrics: Metrics,
     clock: Clock,
     refusals: Refusals,
+    /// When trouble was told last, by place (`None`: the graves), and how often it was not told since.
+    told: Mutex<HashMap<Option<Destination>, (Option<Instant>, u64)>>,
 }
 
 impl Carrier {
+    /// Whether trouble with this place (`None`: the graves) may be told now, and how often it was not since the last time.
+    fn may_tell(&self, place: Option<&Destination>) -> Option<u64> {
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, untold) = told.entry(place.cloned()).or_default();
+        if at.is_some_and(|at| now.duration_since(at) < TELL_EVERY) {
+            *untold += 1;
+            return None;
+        }
+        *at = Some(now);
+        Some(std::mem::take(untold))
+    }
+
     /// Runs until every [`Settler`] is gone and all they handed over has arrived.
     async fn run(self, mut inbox: mpsc::Receiver<Job>) {
         let mut under_way: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
@@ -155,7 +173,9 @@ impl Carrier {
                 error!(%lane, id = message.id, %error, hint = error.hint(), "the lane's queue takes nothing: its delivery is kept as a dead letter");
                 return Err(Box::new(self.letter(lane, message, &error)));
             }
-            warn!(to = ?message.to, %error, hint = error.hint(), retry_in = ?wait, "could not hand over to the broker");
+            if let Some(untold) = self.may_tell(Some(&message.to)) {
+                warn!(to = ?message.to, %error, hint = error.hint(), retry_in = ?wait, untold, "could not hand over to the broker");
+            }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_LONGEST);
         }
@@ -176,7 +196,9 @@ impl Carrier {
     async fn bury(&self, letter: DeadLetter, receipt: Receipt, stake: Option<Stake>) {
         let mut wait = RETRY_FIRST;
         while let Err(cause) = self.keeper.bury(letter.clone()).await {
-            error!(letter = %letter.id, error = %cause, hint = cause.store.hint(), retry_in = ?wait, "could not keep a dead letter anywhere");
+            if let Some(untold) = self.may_tell(None) {
+                error!(letter = %letter.id, error = %cause, hint = cause.store.hint(), retry_in = ?wait, untold, "could not keep a dead letter anywhere");
+            }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_LONGEST);
         }
