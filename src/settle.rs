@@ -115,9 +115,11 @@ struct Carrier {
     metrics: Metrics,
     clock: Clock,
     refusals: Refusals,
-    /// When trouble was told last, by place (`None`: the graves), and how often it was not told since.
-    told: Mutex<HashMap<Option<Destination>, (Option<Instant>, u64)>>,
+    told: Mutex<Told>,
 }
+
+/// When trouble was told last, by place (`None`: the graves), and how often it was not told since.
+type Told = HashMap<Option<Destination>, (Option<Instant>, u64)>;
 
 impl Carrier {
     /// Whether trouble with this place (`None`: the graves) may be told now, and how often it was not since the last time.

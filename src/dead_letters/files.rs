@@ -49,3 +49,16 @@ pub(super) fn set_aside(path: &Path, why: &str, now: Timestamp) -> io::Result<Pa
     path.parent().map_or(Ok(()), sync_dir)?;
     Ok(aside)
 }
+
+/// Tries something that another process may be holding, again and again for two seconds. A lock outlives its owner for a moment:
+/// a worker that was killed is still being taken apart when the next one starts, and a child that was just forked holds every
+/// lock of its parent until it begins to be another program.
+pub(super) fn patiently<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    for _ in 0..80 {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
+    look()
+}

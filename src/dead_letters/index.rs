@@ -203,7 +203,7 @@ fn encode(place: Place, first: u64, record: &[u8]) -> Vec<u8> {
 }
 
 fn open_here(dir: &Path, cache_bytes: u64) -> Result<Index, OpenFault> {
-    let opened = guard(|| {
+    let open = || {
         let db = sled::Config::new()
             .path(dir)
             .mode(sled::Mode::HighThroughput)
@@ -212,13 +212,13 @@ fn open_here(dir: &Path, cache_bytes: u64) -> Result<Index, OpenFault> {
             .open()?;
         let (letters, subjects) = (db.open_tree("letters")?, db.open_tree("subjects")?);
         Ok((db, letters, subjects))
-    });
-    let (db, letters, subjects) = match opened {
-        Ok(opened) => opened,
-        // sled has no error of its own for this.
-        Err(Fault::Index { why }) if why.contains("could not acquire lock") => return Err(OpenFault::InUse),
-        Err(fault) => return Err(OpenFault::Fault(fault)),
     };
+    let opened = super::files::patiently(|| match guard(open) {
+        // sled has no error of its own for this.
+        Err(Fault::Index { why }) if why.contains("could not acquire lock") => None,
+        opened => Some(opened),
+    });
+    let (db, letters, subjects) = opened.ok_or(OpenFault::InUse)?.map_err(OpenFault::Fault)?;
     let file = File::open(dir.join("db"))
         .and_then(|file| {
             file.sync_all()?;

@@ -85,10 +85,15 @@ impl Store {
             .mode(0o600)
             .open(dir.join("lock"))
             .map_err(fault)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(DeadLetterError::InUse { path: dir.to_owned() }),
-            Err(std::fs::TryLockError::Error(source)) => return Err(fault(source)),
+        match super::files::patiently(|| match lock.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) => None,
+            taken => Some(taken),
+        }) {
+            Some(Ok(())) => {}
+            Some(Err(std::fs::TryLockError::Error(source))) => return Err(fault(source)),
+            Some(Err(std::fs::TryLockError::WouldBlock)) | None => {
+                return Err(DeadLetterError::InUse { path: dir.to_owned() });
+            }
         }
         let shared = Arc::new(Shared {
             counts: Mutex::new(BTreeMap::new()),

@@ -126,7 +126,7 @@ fn load(db: &sled::Db, queue: &Queue) -> sled::Result<QueueState> {
 pub(super) fn broker_error(error: VaultError) -> BrokerError {
     let hint = match &error {
         VaultError::Locked(_) => {
-            "another worker runs with this `data_dir`: the embedded broker serves one; use RabbitMQ for more"
+            "a worker runs with this `data_dir`: publish through it with `--server URL`; several workers need RabbitMQ"
         }
         VaultError::Io(..) | VaultError::Full { .. } => "check that `data_dir` is writable and that its disk has space",
         VaultError::Damaged(_) => "look for `broker.corrupt-*` in `data_dir` and check the disk",

@@ -86,7 +86,7 @@ impl Vault {
     /// Opens the database in `dir`, or makes it. A damaged one is set aside under a name that holds `now`.
     pub(crate) fn open(dir: &Path, now: Timestamp) -> Result<Opened, VaultError> {
         std::fs::create_dir_all(dir).map_err(|error| VaultError::Io(dir.to_owned(), error))?;
-        match Self::try_open(dir) {
+        match Self::open_patiently(dir) {
             Ok(vault) => Ok(Opened { vault, quarantined: None }),
             Err(VaultError::Damaged(why)) => {
                 let io = |error| VaultError::Io(dir.to_owned(), error);
@@ -109,6 +109,17 @@ impl Vault {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A lock outlives its owner for a moment: a worker that was killed is still being taken apart when the next one starts.
+    fn open_patiently(dir: &Path) -> Result<Self, VaultError> {
+        for _ in 0..80 {
+            match Self::try_open(dir) {
+                Err(VaultError::Locked(_)) => std::thread::sleep(std::time::Duration::from_millis(25)),
+                outcome => return outcome,
+            }
+        }
+        Self::try_open(dir)
     }
 
     fn try_open(dir: &Path) -> Result<Self, VaultError> {
