@@ -105,7 +105,7 @@ struct Filter {
     limit: Option<usize>,
 }
 
-/// Which letters are acted upon: at least one word is needed, so that nothing happens to all of them by accident.
+/// Which letters are acted upon. Deleting needs at least one word, so that all of them do not go by accident.
 #[derive(Clone, Debug, clap::Args)]
 struct Choice {
     /// Just these
@@ -113,7 +113,7 @@ struct Choice {
     ids: Vec<LetterId>,
     #[command(flatten)]
     filter: Filter,
-    /// All of them
+    /// All of them; `purge` wants it said
     #[arg(long)]
     all: bool,
     /// Say what would happen, and do nothing
@@ -141,13 +141,19 @@ impl Filter {
 }
 
 impl Choice {
-    fn letters(&self) -> Result<LetterFilter, Failure> {
+    /// What is chosen to be deleted: nothing unless it was said.
+    fn to_delete(&self) -> Result<LetterFilter, Failure> {
         if self.ids.is_empty() && self.filter.is_empty() && !self.all {
             return Err(Failure::new("no dead letter was chosen")
                 .hint("give ids, filters such as --channel, or --all")
                 .exit(super::Exit::Usage));
         }
-        Ok(self.filter.letters(&self.ids))
+        Ok(self.to_send())
+    }
+
+    /// What is chosen to be sent again: everything unless something was said.
+    fn to_send(&self) -> LetterFilter {
+        self.filter.letters(&self.ids)
     }
 }
 
@@ -254,7 +260,7 @@ async fn list(filter: &Filter, json: bool, store: &Store, shell: &mut Shell<'_>)
 }
 
 async fn purge(choice: &Choice, json: bool, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let ids = store.select(&choice.letters()?).await.map_err(|error| failure(&error))?;
+    let ids = store.select(&choice.to_delete()?).await.map_err(|error| failure(&error))?;
     let purged = if choice.dry_run { ids.len() } else { store.remove(ids).await.map_err(|error| failure(&error))? };
     let report = Purged { purged: purged as u64, dry_run: choice.dry_run };
     if json {
@@ -380,7 +386,7 @@ fn show(letter: &DeadLetter, shell: &mut Shell<'_>) -> Result<(), Failure> {
 }
 
 async fn replay(args: &Args, choice: &Choice, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let letters = choice.letters()?;
+    let letters = choice.to_send();
     let plan = config_file::load(global, shell)?;
     let data_dir = args.data_dir.as_ref().map_or_else(|| plan.data_dir.clone(), |dir| shell.directory.join(dir));
     let store = open(&data_dir, shell)?;
