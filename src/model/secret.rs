@@ -78,6 +78,7 @@ impl Scrubber {
                 known.push(Secret::new(url.as_str()));
                 // The host is no secret, so the words are taken from behind it.
                 known.extend(words(&url[url::Position::BeforePath..]));
+                known.extend(url.query_pairs().flat_map(|(_, value)| words(&value).collect::<Vec<_>>()));
             } else {
                 known.extend(words(secret.expose()));
             }
@@ -89,7 +90,11 @@ impl Scrubber {
         Self { secrets: Arc::new(known) }
     }
 
-    /// `text` with every known secret replaced by `[secret]`.
+    /// So much of a secret at the end of a text is a secret that was cut off; less may be a prefix that everybody knows (`whsec_`).
+    const CUT_CHARS_MIN: usize = 8;
+
+    /// `text` with every known secret replaced by `[secret]`; one that the end of the text cuts off, too, because quotations are cut
+    /// before they come here.
     pub fn scrub(&self, text: &str) -> String {
         let mut clean = text.to_owned();
         for secret in self.secrets.iter() {
@@ -97,14 +102,26 @@ impl Scrubber {
                 clean = clean.replace(secret.expose(), "[secret]");
             }
         }
+        if let Some(cut) = self.secrets.iter().filter_map(|secret| cut_off(&clean, secret.expose())).min() {
+            clean.truncate(cut);
+            clean.push_str("[secret]");
+        }
         clean
     }
 }
 
-/// The long words of a secret.
+/// The long words of a secret, and the long parts of those that have a prefix (`whsec_`, `xoxb-`).
 fn words(text: &str) -> impl Iterator<Item = Secret> {
-    let parts = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'));
-    parts.filter(|part| part.len() >= Scrubber::PART_CHARS_MIN).map(Secret::new)
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'));
+    let parts = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.chain(parts).filter(|part| part.len() >= Scrubber::PART_CHARS_MIN).map(Secret::new)
+}
+
+/// Where at the end of `text` a `secret` begins that the end cuts off.
+fn cut_off(text: &str, secret: &str) -> Option<usize> {
+    let longest = secret.len().saturating_sub(1).min(text.len());
+    let begins = (Scrubber::CUT_CHARS_MIN..=longest).rev().map(|bytes| text.len() - bytes);
+    begins.filter(|at| text.is_char_boundary(*at)).find(|at| secret.starts_with(&text[*at..]))
 }
 
 impl fmt::Debug for Scrubber {
@@ -140,6 +157,25 @@ mod tests {
         ]);
         let clean = scrubber.scrub("POST /bot12345:TOKEN/sendMessage failed, token 12345:TOKEN, abc");
         assert_eq!(clean, "POST [secret] failed, token [secret], abc");
+    }
+
+    #[test]
+    fn parts_of_secrets_and_secrets_that_are_cut_off_are_removed_too() {
+        let scrubber = Scrubber::new([
+            Secret::new("https://hooks.example/services/T0/kQ7vXw2mZr9LpT4nHd6s?sig=mN4bVcX9zLkJ7hGfDsA1"),
+            Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILP"),
+        ]);
+        for (text, clean) in [
+            ("bad token kQ7vXw2mZr9LpT4nHd6s!", "bad token [secret]!"),
+            ("http:\\/\\/x\\/kQ7vXw2mZr9LpT4nHd6s\\/", "http:\\/\\/x\\/[secret]\\/"),
+            ("sig mN4bVcX9zLkJ7hGfDsA1 is wrong", "sig [secret] is wrong"),
+            ("not MfKQ9r8GKYqrTwjUPD8ILP", "not [secret]"),
+            ("a long story that ends in kQ7vXw2mZr9LpT4", "a long story that ends in [secret]"),
+            ("kQ7vX is too short to tell, é", "kQ7vX is too short to tell, é"),
+            ("services are fine", "services are fine"),
+        ] {
+            assert_eq!(scrubber.scrub(text), clean);
+        }
     }
 
     #[test]

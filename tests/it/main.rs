@@ -8,6 +8,6 @@
 mod architecture;
 mod broker;
 mod dead_letters;
+mod main_job;
 mod operations;
 mod support;
-mod worker;

@@ -11,12 +11,12 @@ use interven_alerts::{
 };
 
 use crate::{
+    main_job::{ALL_EVENTS, Told, at_rest, configuration, publish, publisher, retries},
     support::{
         eventually,
         process::{Worker, sum},
         rabbit::Rabbit,
     },
-    worker::{ALL_EVENTS, Told, at_rest, configuration, publish, publisher, retries},
 };
 
 /// Every metric of contract 8, without the prefix.
