@@ -170,6 +170,10 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     if let Command::Replay { choice } = &args.command {
         return runtime.block_on(replay(args, choice, global, shell));
     }
+    // Wrong usage is told before anything is opened.
+    if let Command::Purge { choice } = &args.command {
+        choice.to_delete()?;
+    }
     let data_dir = match &args.data_dir {
         Some(dir) => shell.directory.join(dir),
         None => config_file::load(global, shell)?.data_dir,

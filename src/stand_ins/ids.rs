@@ -56,14 +56,13 @@ pub(super) fn in_record(record: &Value) -> Option<String> {
 /// The decision of one SIEM record that is text: CEF, or JSON in a string.
 pub(super) fn in_text(text: &str) -> Option<String> {
     let text = text.trim();
-    if let Some(cef) = text.find("CEF:").map(|at| &text[at..]) {
-        let (_, rest) = cef.split_once(" externalId=").or_else(|| cef.split_once("|externalId="))?;
-        return Some(cef_value(rest));
-    }
+    // First, because a hostile title in a JSON record may look like CEF.
     if text.starts_with('{') {
         return in_record(&serde_json::from_str(text).ok()?);
     }
-    None
+    let cef = &text[text.find("CEF:")?..];
+    let (_, rest) = cef.split_once(" externalId=").or_else(|| cef.split_once("|externalId="))?;
+    Some(cef_value(rest))
 }
 
 /// A value of a CEF extension, from its beginning: it ends before the next ` key=`.

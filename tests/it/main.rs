@@ -7,7 +7,8 @@
 
 mod architecture;
 mod broker;
+mod cli;
 mod dead_letters;
 mod main_job;
-mod operations;
 mod support;
+mod worker;

@@ -25,14 +25,14 @@ use tokio_util::task::TaskTracker;
 use crate::support::{eventually, process::Worker, rabbit::Rabbit};
 
 /// One channel of a test: its id, its stand-in, and its own lines of configuration.
-pub(crate) struct Told {
-    pub(crate) id: &'static str,
-    pub(crate) stand_in: StandIn,
+struct Told {
+    id: &'static str,
+    stand_in: StandIn,
     lines: String,
 }
 
 impl Told {
-    pub(crate) async fn new(id: &'static str, platform: Platform, script: Script, more: &str) -> Self {
+    async fn new(id: &'static str, platform: Platform, script: Script, more: &str) -> Self {
         let stand_in = StandIn::start(platform, script).await.unwrap();
         let url = stand_in.url();
         let own = match platform {
@@ -60,7 +60,7 @@ impl Told {
     }
 }
 
-pub(crate) fn configuration(rabbit: Option<(&Rabbit, &str)>, told: &[Told]) -> String {
+fn configuration(rabbit: Option<(&Rabbit, &str)>, told: &[Told]) -> String {
     let mut text = String::from("[shutdown]\ngrace = \"20s\"\n");
     if let Some((rabbit, prefix)) = rabbit {
         write!(text, "[broker]\nurl = \"{}\"\nprefix = \"{prefix}\"\nprefetch = 200\n", rabbit.url().expose()).unwrap();
@@ -71,13 +71,13 @@ pub(crate) fn configuration(rabbit: Option<(&Rabbit, &str)>, told: &[Told]) -> S
     text
 }
 
-pub(crate) const ALL_EVENTS: &str = r#"events = ["ALLOW", "DENY", "SANITIZE", "REQUIRE_APPROVAL", "INCIDENT"]"#;
+const ALL_EVENTS: &str = r#"events = ["ALLOW", "DENY", "SANITIZE", "REQUIRE_APPROVAL", "INCIDENT"]"#;
 
-pub(crate) fn retries(attempts: u32) -> String {
+fn retries(attempts: u32) -> String {
     format!("[channel.retry]\nattempts = {attempts}\nfirst = \"50ms\"\nlongest = \"500ms\"")
 }
 
-pub(crate) async fn publisher(rabbit: &Rabbit, prefix: &str) -> RabbitMq {
+async fn publisher(rabbit: &Rabbit, prefix: &str) -> RabbitMq {
     let settings = RabbitSettings {
         urls: vec![rabbit.url()],
         prefix: prefix.to_owned(),
@@ -91,7 +91,7 @@ pub(crate) async fn publisher(rabbit: &Rabbit, prefix: &str) -> RabbitMq {
 }
 
 /// Publishes until the broker has confirmed it: what a firewall does.
-pub(crate) async fn publish(broker: &RabbitMq, id: &str, body: Bytes) {
+async fn publish(broker: &RabbitMq, id: &str, body: Bytes) {
     let message = Message { to: Destination::DecisionsExchange, id: id.to_owned(), body };
     while broker.publish(message.clone()).await.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -99,7 +99,7 @@ pub(crate) async fn publish(broker: &RabbitMq, id: &str, body: Bytes) {
 }
 
 /// Waits until the worker has nothing left to do: no decision on the broker, none unsettled, no delivery waiting.
-pub(crate) async fn at_rest(worker: &Worker, broker: &RabbitMq, limit: Duration) {
+async fn at_rest(worker: &Worker, broker: &RabbitMq, limit: Duration) {
     eventually("nothing waits any more", limit, async || {
         let decisions = broker.waiting(Queue::Decisions).await.ok()?;
         let text = worker.get("/metrics").await?.1;

@@ -1,9 +1,15 @@
-//! What the tests stand on: real brokers, and waiting without sleeping.
+//! What the tests stand on: real brokers, real workers, and waiting without sleeping.
 
+pub(crate) mod firewall;
 pub(crate) mod process;
 pub(crate) mod rabbit;
+pub(crate) mod scene;
+pub(crate) mod worker;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 /// Polls `look` until it gives something; panics with `what` after `limit`.
 pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -15,4 +21,10 @@ pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut look: impl As
         assert!(tokio::time::Instant::now() < deadline, "{what}: not within {limit:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A prefix for names on the shared broker that no other test has.
+pub(crate) fn unique_name(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,0 +1,119 @@
+//! The firewall's side of the broker: publishes decisions as the firewall does, with confirms, and shares no code with the
+//! worker, so that both agree on the contract and not on a bug.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use interven_alerts::model::Secret;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use tokio::time::{Instant, timeout};
+
+/// How long one batch may take until it is confirmed.
+const BATCH_LIMIT: Duration = Duration::from_secs(10);
+
+/// A publisher that connects again by itself.
+pub(crate) struct Publisher {
+    url: Secret,
+    prefix: String,
+    connection: Option<(Connection, Channel)>,
+}
+
+impl Publisher {
+    pub(crate) fn new(url: Secret, prefix: &str) -> Self {
+        Self { url, prefix: prefix.to_owned(), connection: None }
+    }
+
+    async fn channel(&mut self) -> lapin::Result<Channel> {
+        if let Some((connection, channel)) = &self.connection
+            && connection.status().connected()
+            && channel.status().connected()
+        {
+            return Ok(channel.clone());
+        }
+        let connection = Connection::connect(self.url.expose(), ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        self.connection = Some((connection, channel.clone()));
+        Ok(channel)
+    }
+
+    /// Publishes all of `bodies` to the decisions exchange; whether the broker has confirmed that all of them are in a queue.
+    /// With `false`, nothing is known of any.
+    pub(crate) async fn publish(&mut self, bodies: &[Bytes]) -> bool {
+        let confirmed = timeout(BATCH_LIMIT, self.try_publish(bodies)).await;
+        let confirmed = matches!(confirmed, Ok(Ok(true)));
+        if !confirmed {
+            self.connection = None;
+        }
+        confirmed
+    }
+
+    async fn try_publish(&mut self, bodies: &[Bytes]) -> lapin::Result<bool> {
+        const KEYS: [&str; 3] = ["decision", "decision.deny.high", "acme"];
+        let exchange = format!("{}.decisions", self.prefix);
+        let keyed = bodies.iter().enumerate().map(|(at, body)| (KEYS[at % 3], body));
+        self.send(&exchange, keyed).await
+    }
+
+    /// Puts one message straight into a queue of the worker's, as nobody but an operator by mistake would.
+    pub(crate) async fn put_into_ours(&mut self, queue: &str, body: &Bytes) {
+        let queue = format!("{}.alerts.{queue}", self.prefix);
+        assert!(self.send("", [(&*queue, body)]).await.unwrap(), "not confirmed");
+    }
+
+    async fn send<'a>(
+        &mut self,
+        exchange: &str,
+        messages: impl IntoIterator<Item = (&'a str, &'a Bytes)>,
+    ) -> lapin::Result<bool> {
+        let channel = self.channel().await?;
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let sends = messages.into_iter().map(|(key, body)| {
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            channel.basic_publish(exchange.into(), key.into(), options, body, properties)
+        });
+        let confirms = join_all(sends).await.into_iter().collect::<lapin::Result<Vec<_>>>()?;
+        let confirms = join_all(confirms).await.into_iter().collect::<lapin::Result<Vec<_>>>()?;
+        Ok(confirms.into_iter().all(|confirm| confirm.is_ack() && confirm.take_message().is_none()))
+    }
+
+    /// Publishes until confirmed, for at most `limit`.
+    pub(crate) async fn publish_surely(&mut self, bodies: &[Bytes], limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.publish(bodies).await {
+            assert!(Instant::now() < deadline, "not published within {limit:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// How many messages are ready in a queue; nobody holds those. `None`: no such queue, or no broker.
+    pub(crate) async fn ready_in(&mut self, queue: &str) -> Option<u32> {
+        let look = async {
+            self.channel().await?;
+            let (connection, _) = self.connection.as_ref().expect("it was just made");
+            // A missing queue costs the channel, so this one is nobody else's.
+            let channel = connection.create_channel().await?;
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+            channel.close(200, "done".into()).await?;
+            Ok::<_, lapin::Error>(found.message_count())
+        };
+        timeout(BATCH_LIMIT, look).await.ok()?.ok()
+    }
+
+    /// How many messages are ready in all of our queues: decisions, dead letters, and the lanes of `channels`.
+    pub(crate) async fn ready_in_all(&mut self, channels: &[&str]) -> Option<u32> {
+        let prefix = self.prefix.clone();
+        let lanes = channels.iter().map(|channel| format!("{prefix}.alerts.lane.{channel}"));
+        let mut sum = 0;
+        for queue in lanes.chain([format!("{prefix}.alerts.decisions"), format!("{prefix}.alerts.dead")]) {
+            sum += self.ready_in(&queue).await?;
+        }
+        Some(sum)
+    }
+}

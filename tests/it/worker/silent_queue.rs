@@ -1,0 +1,52 @@
+//! A queue that the broker cannot serve, as when a cluster has lost most of its nodes, while everything else works.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use interven_alerts::stand_ins::{Platform, Script};
+
+use crate::support::{
+    eventually,
+    firewall::Publisher,
+    rabbit::Rabbit,
+    scene::{PATIENT, Scene, on},
+    unique_name,
+    worker::{PATIENCE, WorkerProcess},
+};
+
+/// Stops or starts the one replica of a quorum queue.
+async fn replica(rabbit: &Rabbit, call: &str, queue: &str) {
+    let said = rabbit.ctl(&["eval", &format!("ra:{call}(quorum_queues, {{'%2F_{queue}', node()}}).")]).await;
+    assert!(said.contains("ok"), "{call}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_queue_that_does_not_answer_delays_its_own_channel_and_no_other() {
+    // Goal: while one lane's queue confirms nothing, the others deliver, each once; and when it is back, nothing is lost.
+    let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name("silent"));
+    let mut scene = Scene::default();
+    for id in ["silent", "fine"] {
+        scene
+            .add(id, Platform::Slack, Script::accept(), &format!("rate_limit = \"500/s\"\nburst = 50\n{PATIENT}"))
+            .await;
+    }
+    let config = format!("{}{}", on(rabbit, &prefix, "keep_decisions = \"none\""), scene.channels());
+    let mut worker = WorkerProcess::new(&config);
+    let decisions: Vec<Bytes> = (0..60).map(|number| super::deny(&format!("silent-{number}"))).collect();
+    let expected = Scene::expected(&worker.config(), &decisions);
+    let fine: Vec<_> = expected.iter().filter(|(id, _)| id.as_str() == "fine").cloned().collect();
+    worker.start_ready().await;
+    let queue = format!("{prefix}.alerts.lane.silent");
+    replica(rabbit, "stop_server", &queue).await;
+    Publisher::new(rabbit.url(), &prefix).publish_surely(&decisions, PATIENCE).await;
+    scene.until_told(&fine, PATIENCE).await;
+    // The try that was under way with it has failed by now, and the next ones too.
+    eventually("the trouble is told", PATIENCE, async || worker.logs().contains("could not hand over").then_some(()))
+        .await;
+    assert_eq!(scene.stand_in("silent").counters().taken, 0);
+    replica(rabbit, "restart_server", &queue).await;
+    scene.until_told(&expected, Duration::from_mins(1)).await;
+    assert_eq!(worker.terminate().await.0, 0);
+    let again = scene.stand_in("fine").received_ids().into_values().filter(|count| *count > 1).count();
+    assert_eq!(again, 0, "decisions were told twice to the channel that was fine");
+}
