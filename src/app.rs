@@ -9,6 +9,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
@@ -91,7 +92,7 @@ pub struct Worker {
     background: TaskTracker,
     broker: Arc<dyn Broker>,
     store: Store,
-    router: Arc<Router>,
+    routing: watch::Sender<Arc<Router>>,
     metrics: Metrics,
     doors: Option<Doors>,
     grace: Duration,
@@ -140,8 +141,9 @@ impl Worker {
         let filters = plan.channels.iter().map(|channel| channel.filter.clone()).collect();
         let router = Arc::new(Router::new(Routes::new(filters), handles));
 
+        let (routing, routed) = watch::channel(Arc::clone(&router));
         let intake = Intake {
-            router: Arc::clone(&router),
+            router: routed,
             settler: settler.clone(),
             logger: keep_decisions.then_some(logger),
             clock,
@@ -165,7 +167,7 @@ impl Worker {
             background,
             broker,
             store,
-            router,
+            routing,
             metrics,
             doors: None,
             grace: plan.shutdown_grace,
@@ -206,8 +208,8 @@ impl Worker {
     }
 
     /// The lanes, in the order of the configuration.
-    pub fn lanes(&self) -> &[LaneHandle] {
-        self.router.lanes()
+    pub fn lanes(&self) -> Vec<LaneHandle> {
+        self.routing.borrow().lanes().to_vec()
     }
 
     /// The broker, to publish to.
@@ -223,8 +225,9 @@ impl Worker {
     /// Resolves when a part of the worker has ended that never should: then it must be stopped and started again.
     pub async fn broken(&self) {
         // Lanes, intake and carriers end only on `stop`. A tracker cannot tell which task ended, but their number can.
-        let whole = self.router.lanes().len() + 1;
-        while (self.intake_and_lanes.len() >= whole && self.carrier.len() >= self.carriers) || self.stop.is_cancelled()
+        let whole = || self.routing.borrow().lanes().len() + 1;
+        while (self.intake_and_lanes.len() >= whole() && self.carrier.len() >= self.carriers)
+            || self.stop.is_cancelled()
         {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -236,7 +239,7 @@ impl Worker {
         self.stop.cancel();
         self.intake_and_lanes.close();
         // The router's handles hold the settler open; the carrier ends when the last of them is gone.
-        drop(self.router);
+        drop(self.routing);
         let in_order = async {
             self.intake_and_lanes.wait().await;
             self.carrier.close();
@@ -268,6 +271,7 @@ fn lane_plan(channel: &ChannelPlan, links: &Arc<crate::channels::Links>, prefetc
         pace: channel.pace.clone(),
         timeout: channel.timeout,
         concurrency: channel.concurrency,
+        digest: channel.digest.map(|digest| digest.over),
         retry: channel.retry,
         links: Arc::clone(links),
         memory: usize::from(prefetch.get()),

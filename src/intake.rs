@@ -9,6 +9,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -44,11 +45,14 @@ impl Router {
     }
 }
 
+/// The present router: a reload puts another one in its place, and what is routed from then on goes by it.
+pub type Routing = watch::Receiver<Arc<Router>>;
+
 /// What takes decisions in.
 #[derive(Debug)]
 pub struct Intake {
     /// Where they go.
-    pub router: Arc<Router>,
+    pub router: Routing,
     /// How they are settled.
     pub settler: Settler,
     /// How every decision is appended to the decisions log, where one is kept.
@@ -74,21 +78,22 @@ impl Intake {
             if taken == 0 {
                 return;
             }
+            let router = Arc::clone(&self.router.borrow());
             for arrival in batch.drain(..) {
-                self.take_in(arrival, &mut matches).await;
+                self.take_in(&router, arrival, &mut matches).await;
             }
         }
     }
 
-    async fn take_in(&self, arrival: Arrival, matches: &mut Matches) {
+    async fn take_in(&self, router: &Router, arrival: Arrival, matches: &mut Matches) {
         let Arrival { body, redelivered, receipt } = arrival;
         let routed = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let decision = Decision::decode(body.clone())?;
-            self.router.routes.matches(&decision, matches);
+            router.routes.matches(&decision, matches);
             Ok::<Decision, DecodeError>(decision)
         }));
         match routed {
-            Ok(Ok(decision)) => self.hand_over(Arc::new(decision), redelivered, receipt, matches).await,
+            Ok(Ok(decision)) => self.hand_over(router, Arc::new(decision), redelivered, receipt, matches).await,
             Ok(Err(fault)) => {
                 self.metrics.malformed.inc();
                 warn!(bytes = body.len(), error = %fault, "a message is no decision; it is kept as a dead letter");
@@ -107,7 +112,14 @@ impl Intake {
         }
     }
 
-    async fn hand_over(&self, decision: Arc<Decision>, redelivered: bool, receipt: Receipt, matches: &[u32]) {
+    async fn hand_over(
+        &self,
+        router: &Router,
+        decision: Arc<Decision>,
+        redelivered: bool,
+        receipt: Receipt,
+        matches: &[u32],
+    ) {
         let (kind, severity) = (decision.kind.as_str(), decision.severity.as_str());
         self.metrics.decisions.with_label_values(&[kind, severity]).inc();
         if matches.is_empty() {
@@ -116,7 +128,7 @@ impl Intake {
         }
         let now = self.clock.now();
         for &at in matches {
-            let lane = &self.router.lanes[at as usize];
+            let lane = &router.lanes[at as usize];
             let delivery = Delivery::new(Arc::clone(&decision), lane.id().clone(), now);
             lane.hand_over(delivery, receipt.share(), redelivered).await;
         }
@@ -182,7 +194,8 @@ mod tests {
             let (task, stop) = (tokio_util::task::TaskTracker::new(), CancellationToken::new());
             let clock = Clock::System;
             let logger = keep_decisions.then(|| settler.clone());
-            let intake = Intake { router: Arc::clone(&router), settler, logger, clock, metrics: metrics.clone() };
+            let routing = watch::channel(Arc::clone(&router)).1;
+            let intake = Intake { router: routing, settler, logger, clock, metrics: metrics.clone() };
             task.spawn(intake.run(Arrivals::new(arrivals), stop.clone()));
             task.close();
             let ledger = Arc::new(Ledger::default());

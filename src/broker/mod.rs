@@ -30,7 +30,12 @@ pub enum Queue {
     /// `interven.alerts.decisions`: all workers consume it.
     Decisions,
     /// `interven.alerts.lane.<channel>`: one consumer at a time in the whole pool.
+    ///
+    /// Whoever consumes it gets what waits in [`Queue::Urgent`] of the same channel too, and first.
     Lane(ChannelId),
+    /// `interven.alerts.lane.<channel>.urgent`: what goes before everything else that waits in the lane. It is published to, and
+    /// never consumed by itself.
+    Urgent(ChannelId),
     /// `interven.alerts.dead`: dead letters on their way into a store.
     Dead,
 }
@@ -158,12 +163,20 @@ pub struct Arrival {
 #[derive(Debug)]
 pub struct Arrivals {
     arrivals: mpsc::Receiver<Arrival>,
+    /// Keeps a consumer of nothing from reading as closed.
+    _open: Option<mpsc::Sender<Arrival>>,
 }
 
 impl Arrivals {
     /// A consumer fed through `arrivals`. The feeder must stop, and cancel at the broker, when the other end is gone.
     pub fn new(arrivals: mpsc::Receiver<Arrival>) -> Self {
-        Self { arrivals }
+        Self { arrivals, _open: None }
+    }
+
+    /// A consumer of nothing: no message ever arrives, and the broker's end does not show.
+    pub fn nothing() -> Self {
+        let (feeder, arrivals) = mpsc::channel(1);
+        Self { arrivals, _open: Some(feeder) }
     }
 
     /// The next message; `None` when the broker was closed. Cancel-safe.

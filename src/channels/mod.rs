@@ -26,7 +26,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::{
-    model::{Delivery, Reply, Secret, Timestamp, Verdict},
+    model::{Delivery, Digest, Reply, Secret, Timestamp, Verdict},
     settings::Settings,
 };
 
@@ -81,6 +81,13 @@ pub trait Channel: Send + Sync + fmt::Debug {
 
     /// Every secret that it holds, for scrubbing what others write.
     fn secrets(&self) -> Vec<Secret>;
+
+    /// The request that tells a digest, in its plain-text form where `plain` says so; `None` for kinds that have no digests.
+    /// The same limits and the same care as in [`Self::render`].
+    fn render_digest(&self, digest: &Digest, plain: bool, occasion: &Occasion<'_>) -> Option<Parcel> {
+        let _ = (digest, plain, occasion);
+        None
+    }
 
     /// What clicks are held against, for kinds whose cards can be answered in place.
     fn interactivity(&self) -> Option<&slack::Interactivity> {

@@ -13,6 +13,7 @@
 //! Start with `step.rs`: it is pure and holds every rule. `task.rs` only carries them out.
 
 pub mod backoff;
+mod order;
 pub mod pace;
 pub mod post;
 pub mod state;
@@ -22,7 +23,7 @@ mod task;
 mod tests;
 
 use std::{
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -30,9 +31,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::order::{Order, Orders};
 use crate::{
     broker::{Broker, Receipt},
     channels::{Channel, Links, Rate},
@@ -62,6 +64,8 @@ pub struct LanePlan {
     pub retry: RetryPlan,
     /// Where links point.
     pub links: Arc<Links>,
+    /// When more than this many wait, they are folded into digests; `None` never folds.
+    pub digest: Option<NonZeroU32>,
     /// Deliveries that may be in memory at once: as many as there can be decisions, since a lane that is merely busy should not
     /// send its work around by the broker. One that falls behind does so for another reason: see `task.rs`, `overloaded`.
     pub memory: usize,
@@ -118,6 +122,7 @@ enum Origin {
 pub struct LaneHandle {
     id: ChannelId,
     inbox: mpsc::Sender<Errand>,
+    orders: Orders,
     /// Whether the lane takes deliveries straight from memory at present.
     open: Arc<AtomicBool>,
     state: watch::Receiver<LaneState>,
@@ -146,8 +151,34 @@ impl LaneHandle {
     pub(crate) fn by_hand(id: ChannelId, room: usize, settler: Settler, metrics: ChannelMetrics) -> (Self, impl Sized) {
         let (inbox, kept) = mpsc::channel(room);
         let (announce, state) = watch::channel(LaneState::Flowing);
-        let handle = Self { id, inbox, open: Arc::new(AtomicBool::new(true)), state, settler, metrics };
-        (handle, (kept, announce))
+        let (orders, ordered) = Orders::new();
+        let handle = Self { id, inbox, orders, open: Arc::new(AtomicBool::new(true)), state, settler, metrics };
+        (handle, (kept, announce, ordered))
+    }
+
+    /// The channel's configuration has changed: from now on the lane does as `plan` says, for what waits already too. A pause or
+    /// hold ends, because it was about the old configuration; an operator's stop does not.
+    pub async fn renew(&self, plan: LanePlan, tools: LaneTools) {
+        self.orders.give(Order::Renew(Box::new((plan, tools)))).await;
+    }
+
+    /// An operator pauses the channel: nothing is sent until [`Self::resume`], and everything waits on the broker.
+    pub async fn stop_sending(&self) {
+        self.orders.give(Order::Stop).await;
+    }
+
+    /// An operator resumes the channel: whatever kept it from flowing is over.
+    pub async fn resume(&self) {
+        self.orders.give(Order::Resume).await;
+    }
+
+    /// Ends the lane: when this returns, nothing is under way, everything it had waits in its queue on the broker (or is on the
+    /// way there), and it consumes the queue no longer. What is handed over afterwards goes to the queue as well.
+    pub async fn retire(&self) {
+        let (done, ended) = oneshot::channel();
+        self.orders.give(Order::Retire(done)).await;
+        // An error says that the lane had ended already.
+        drop(ended.await);
     }
 
     /// Hands a delivery over: to the lane's memory where it takes any now, else to its queue on the broker.
@@ -183,15 +214,17 @@ pub fn start(
     let (sender, inbox) = mpsc::channel(plan.memory.max(1));
     let open = Arc::new(AtomicBool::new(false));
     let (announce, state) = watch::channel(LaneState::Flowing);
+    let (orders, ordered) = Orders::new();
     let handle = LaneHandle {
         id: plan.id.clone(),
         inbox: sender,
+        orders,
         open: Arc::clone(&open),
         state,
         settler: tools.settler.clone(),
         metrics: metrics.clone(),
     };
-    let lane = task::Lane::new(plan, tools, metrics, inbox, open, announce);
+    let lane = task::Lane::new(plan, tools, metrics, task::Doors { inbox, orders: ordered, open, announce });
     tracker.spawn(lane.run(stop));
     handle
 }

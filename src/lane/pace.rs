@@ -94,6 +94,13 @@ impl Pace {
         }
     }
 
+    /// As if everything that may go at once had just gone: somebody else may have sent it.
+    pub fn spend(&mut self, now: Instant) {
+        for bucket in &mut self.buckets {
+            bucket.full_at = Some(now + bucket.slack + bucket.interval);
+        }
+    }
+
     /// Leaves the endpoint alone for `wait`.
     pub fn rest(&mut self, now: Instant, wait: Duration) {
         if !wait.is_zero() {

@@ -7,6 +7,7 @@
 //! Start with [`Lane::run`]. What comes in is in `taking.rs`, what a try leads to in `outcome.rs`.
 
 mod batching;
+mod orders;
 mod outcome;
 mod taking;
 mod window;
@@ -35,7 +36,7 @@ use self::window::window;
 use crate::{
     broker::{Arrivals, Queue},
     channels::{BatchLimits, Occasion, Parcel},
-    lane::{Errand, LanePlan, LaneState, LaneTools, backoff::Backoff, pace::Pace, step},
+    lane::{Errand, LanePlan, LaneState, LaneTools, backoff::Backoff, order::Order, pace::Pace, step},
     model::{DeliveryId, Reply, Trouble},
     telemetry::ChannelMetrics,
 };
@@ -66,6 +67,7 @@ pub(super) struct Lane {
     tools: LaneTools,
     metrics: ChannelMetrics,
     inbox: mpsc::Receiver<Errand>,
+    orders: mpsc::Receiver<Order>,
     arrivals: Arrivals,
     consuming_since: Instant,
     window: NonZeroU16,
@@ -91,6 +93,18 @@ pub(super) struct Lane {
     waiting_since: Instant,
 }
 
+/// The lane's ends of what its handle holds.
+pub(super) struct Doors {
+    /// Deliveries straight from the intake.
+    pub(super) inbox: mpsc::Receiver<Errand>,
+    /// What the lane is told to do.
+    pub(super) orders: mpsc::Receiver<Order>,
+    /// Whether the inbox is open at present.
+    pub(super) open: Arc<AtomicBool>,
+    /// Where the lane says what it does.
+    pub(super) announce: watch::Sender<LaneState>,
+}
+
 /// A batch that waits for company.
 struct Forming {
     errands: Vec<Errand>,
@@ -111,14 +125,8 @@ struct Sent {
 type Sends = FuturesUnordered<BoxFuture<'static, Sent>>;
 
 impl Lane {
-    pub(super) fn new(
-        plan: LanePlan,
-        tools: LaneTools,
-        metrics: ChannelMetrics,
-        inbox: mpsc::Receiver<Errand>,
-        open: Arc<AtomicBool>,
-        announce: watch::Sender<LaneState>,
-    ) -> Self {
+    pub(super) fn new(plan: LanePlan, tools: LaneTools, metrics: ChannelMetrics, doors: Doors) -> Self {
+        let Doors { inbox, orders, open, announce } = doors;
         let pace = Pace::new(&plan.pace);
         let batching = plan.channel.batcher().map(crate::channels::Batcher::limits).filter(|limits| limits.events > 1);
         let window = window(&plan, batching);
@@ -130,6 +138,7 @@ impl Lane {
             tools,
             metrics,
             inbox,
+            orders,
             arrivals,
             consuming_since: now,
             window,
@@ -160,6 +169,7 @@ impl Lane {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut sends = Sends::new();
         let mut fresh = Vec::new();
+        let mut retired = None;
         while !stop.is_cancelled() {
             let now = Instant::now();
             self.wake_up(now).await;
@@ -175,6 +185,13 @@ impl Lane {
             // Every arm is cancel-safe; what follows a won race is not, and is done outside of it.
             tokio::select! {
                 () = stop.cancelled() => {}
+                Some(order) = self.orders.recv() => match order {
+                    Order::Retire(done) => {
+                        retired = Some(done);
+                        break;
+                    }
+                    order => self.obey(order).await,
+                },
                 Some(sent) = sends.next(), if !sends.is_empty() => self.conclude(sent).await,
                 1.. = self.inbox.recv_many(&mut fresh, most), if take_memory => {
                     for errand in fresh.drain(..) {
@@ -191,6 +208,10 @@ impl Lane {
             self.count_wait(sends.len());
         }
         self.wind_up(sends).await;
+        if let Some(done) = retired {
+            // Whoever ordered it may have been dropped since; then nobody needs to know.
+            let _ended = done.send(());
+        }
     }
 
     fn flows(&self) -> bool {

@@ -213,6 +213,7 @@ fn plan(channel: Plainly) -> LanePlan {
         chat: true,
         pace: Vec::new(),
         timeout: secs(10),
+        digest: None,
         concurrency: NonZeroU16::MIN,
         retry: RetryPlan::try_from(crate::model::retry_plan::RetryNumbers::default()).unwrap(),
         links: Arc::new(links),

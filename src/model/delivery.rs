@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{ChannelId, Decision, Timestamp, decision::DecodeError};
+use super::{ChannelId, Decision, DecisionKind, Severity, Timestamp, decision::DecodeError};
 
 /// The id of a delivery: the UUIDv5 of decision id and channel id, so that it is the same on every try, in every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,6 +58,8 @@ pub struct Delivery {
     pub plain: bool,
     /// Not to be tried before this moment: a failed try's wait, which must survive the lane queue.
     pub not_before: Option<Timestamp>,
+    /// Whether a digest that told it was refused, so that it is told by itself.
+    pub unfolded: bool,
 }
 
 /// How a delivery waits in a lane queue.
@@ -71,6 +73,8 @@ struct Wire<'a> {
     plain: bool,
     #[serde(default)]
     not_before: Option<Timestamp>,
+    #[serde(default)]
+    unfolded: bool,
     #[serde(borrow)]
     decision: &'a RawValue,
 }
@@ -89,7 +93,7 @@ pub enum DeliveryError {
 impl Delivery {
     /// A delivery that was not tried yet.
     pub fn new(decision: Arc<Decision>, channel: ChannelId, first_at: Timestamp) -> Self {
-        Self { decision, channel, first_at, attempts: 0, plain: false, not_before: None }
+        Self { decision, channel, first_at, attempts: 0, plain: false, not_before: None, unfolded: false }
     }
 
     /// Its id, the same on every try.
@@ -97,11 +101,21 @@ impl Delivery {
         DeliveryId::of(&self.decision.id, &self.channel)
     }
 
+    /// Whether somebody waits for an answer: it goes before everything else that waits in its lane, and is never folded.
+    pub fn is_urgent(&self) -> bool {
+        self.decision.kind == DecisionKind::RequireApproval
+    }
+
+    /// Whether a digest may tell it.
+    pub fn may_be_folded(&self) -> bool {
+        !self.is_urgent() && !self.unfolded && self.decision.severity != Severity::Critical
+    }
+
     /// The form in which it waits in a lane queue: JSON, the decision's bytes inside as they came.
     pub fn to_bytes(&self) -> Bytes {
         let head = serde_json::json!({
             "channel": self.channel, "first_at": self.first_at, "attempts": self.attempts, "plain": self.plain,
-            "not_before": self.not_before,
+            "not_before": self.not_before, "unfolded": self.unfolded,
         })
         .to_string();
         // A decision was decoded from its raw bytes, so they are JSON and may stand as a value; only its outer white space
@@ -126,6 +140,7 @@ impl Delivery {
             attempts: wire.attempts,
             plain: wire.plain,
             not_before: wire.not_before,
+            unfolded: wire.unfolded,
         })
     }
 }

@@ -115,6 +115,7 @@ fn shelf_of(queue: &Queue) -> Shelf {
         Queue::Decisions => Shelf::new(b'q', "decisions"),
         Queue::Dead => Shelf::new(b'q', "dead"),
         Queue::Lane(lane) => Shelf::new(b'q', &format!("lane/{lane}")),
+        Queue::Urgent(lane) => Shelf::new(b'q', &format!("lane/{lane}.urgent")),
     }
 }
 

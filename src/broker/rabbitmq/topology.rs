@@ -78,6 +78,7 @@ impl Topology {
         match queue {
             Queue::Decisions => format!("{}.alerts.decisions", self.prefix),
             Queue::Lane(channel) => format!("{}.alerts.lane.{channel}", self.prefix),
+            Queue::Urgent(channel) => format!("{}.alerts.lane.{channel}.urgent", self.prefix),
             Queue::Dead => format!("{}.alerts.dead", self.prefix),
         }
     }
@@ -143,7 +144,7 @@ impl Topology {
         let name = self.queue(queue);
         let mut arguments = table([text("x-queue-type", "quorum"), number("x-delivery-limit", DELIVERY_LIMIT)]);
         match queue {
-            Queue::Decisions | Queue::Lane(_) => {
+            Queue::Decisions | Queue::Lane(_) | Queue::Urgent(_) => {
                 arguments.insert("x-dead-letter-exchange".into(), string(""));
                 arguments.insert("x-dead-letter-routing-key".into(), string(&self.queue(&Queue::Dead)));
             }
@@ -154,7 +155,7 @@ impl Topology {
                 let exchange = format!("{}.decisions", self.prefix);
                 vec![Part::Queue(name.clone(), arguments), Part::Binding(name, exchange)]
             }
-            Queue::Lane(_) => {
+            Queue::Lane(_) | Queue::Urgent(_) => {
                 arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
                 vec![Part::Queue(name, arguments)]
             }

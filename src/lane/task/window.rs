@@ -10,7 +10,6 @@ use tracing::debug;
 
 use super::{HOLD_MAX, Lane};
 use crate::{
-    broker::Queue,
     channels::BatchLimits,
     lane::{LanePlan, Origin},
 };
@@ -30,16 +29,12 @@ impl Lane {
     /// To consume anew is the cheap way, and makes another worker the queue's one consumer. Where the lane is limited that
     /// worker's pace would know nothing of what was sent here, so each delivery goes back as a message of its own instead.
     pub(super) async fn renew_window(&mut self, now: Instant) {
-        self.consuming_since = now;
         if self.pace.is_limited() {
+            self.consuming_since = now;
             self.requeue_window().await;
             return;
         }
-        self.arrivals = self.tools.broker.consume(Queue::Lane(self.plan.id.clone()), self.window);
-        let before = self.ready.len() + self.later.len();
-        self.ready.retain(|errand| errand.origin == Origin::Memory);
-        self.later.retain(|_, errand| errand.origin == Origin::Memory);
-        let given_back = before - self.ready.len() - self.later.len();
+        let given_back = self.consume_anew();
         debug!(channel = %self.plan.id, given_back, "gave the lane queue's window back");
     }
 
