@@ -4,8 +4,8 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::model::DeliveryId;
 
-/// How many delivered ids a lane remembers, so that a redelivery after a lost connection is no duplicate.
-const RECENT_MAX: usize = 4096;
+/// How many delivered ids a lane remembers, so that a redelivery after a lost connection is no duplicate: more than any digest tells.
+const RECENT_MAX: usize = 12_288;
 
 /// The deliveries that were delivered last.
 #[derive(Default)]

@@ -19,6 +19,7 @@ use crate::{
 /// a larger window, up to a bound; above it the lane never folds.
 const FOLDED_MIN: u16 = 2_000;
 const FOLDED_MAX: u16 = 10_000;
+const FOLDED_MORE: u32 = 1_000;
 
 impl Lane {
     /// When the window of the lane's queue must be given back, if anything of it may be held for long.
@@ -81,7 +82,7 @@ pub(super) fn window(plan: &LanePlan, batching: Option<BatchLimits>) -> NonZeroU
         busy.max(batching.map_or(1, |limits| u32::try_from(limits.events * 2).unwrap_or(u32::MAX))).clamp(64, 2_000);
     if let Some(over) = plan.digest {
         // What it cannot send in time it folds, and the more of it at once the better.
-        let window = over.get().saturating_add(u32::from(FOLDED_MIN)).clamp(FOLDED_MIN.into(), FOLDED_MAX.into());
+        let window = over.get().saturating_add(FOLDED_MORE).clamp(FOLDED_MIN.into(), FOLDED_MAX.into());
         return u16::try_from(window).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
     }
     let by_pace = plan.pace.iter().map(|rate| {
