@@ -148,6 +148,10 @@ fn a_digest_says_exactly_how_many_of_what_and_when_and_links_to_the_most_severe(
                 let line = if plain { line.to_owned() } else { line.replace("EGRE…", "EGRESS") };
                 assert!(card.lines.contains(&line), "{name}, plain {plain}: {line:?} is not in {:#?}", card.lines);
             }
+            for label in ["decisions", "agents", "tools"] {
+                let counts = card.counts(label).unwrap();
+                assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 120, "{name}, plain {plain}: {label}");
+            }
             let worst = &received.digest.as_ref().unwrap().named;
             assert_eq!(worst, &["d-117", "d-116", "d-118", "d-119", "d-112"], "{name}, plain {plain}");
             let gravest = "HIGH (0.93) DENY slack.post_message by production-langgraph: Secret egress blocked";
