@@ -175,27 +175,27 @@ pub struct Arrival {
 pub struct Arrivals {
     /// What is urgent. Closed for a queue that has nothing such.
     urgent: mpsc::Receiver<Arrival>,
-    arrivals: mpsc::Receiver<Arrival>,
+    ordinary: mpsc::Receiver<Arrival>,
     /// Keeps a consumer of nothing from reading as closed.
     _open: Option<mpsc::Sender<Arrival>>,
 }
 
 impl Arrivals {
-    /// A consumer fed through `arrivals`. The feeder must stop, and cancel at the broker, when the other end is gone.
-    pub fn new(arrivals: mpsc::Receiver<Arrival>) -> Self {
+    /// A consumer fed through `ordinary`. The feeder must stop, and cancel at the broker, when the other end is gone.
+    pub fn new(ordinary: mpsc::Receiver<Arrival>) -> Self {
         let (_, urgent) = mpsc::channel(1);
-        Self::with_urgent(urgent, arrivals)
+        Self::with_urgent(urgent, ordinary)
     }
 
     /// The same for a lane, whose urgent messages come by a way of their own.
-    pub fn with_urgent(urgent: mpsc::Receiver<Arrival>, arrivals: mpsc::Receiver<Arrival>) -> Self {
-        Self { urgent, arrivals, _open: None }
+    pub fn with_urgent(urgent: mpsc::Receiver<Arrival>, ordinary: mpsc::Receiver<Arrival>) -> Self {
+        Self { urgent, ordinary, _open: None }
     }
 
     /// A consumer of nothing: no message ever arrives, and the broker's end does not show.
     pub fn nothing() -> Self {
-        let (feeder, arrivals) = mpsc::channel(1);
-        Self { _open: Some(feeder), ..Self::new(arrivals) }
+        let (feeder, ordinary) = mpsc::channel(1);
+        Self { _open: Some(feeder), ..Self::new(ordinary) }
     }
 
     /// The next message; `None` when the broker was closed. Cancel-safe.
@@ -206,7 +206,7 @@ impl Arrivals {
             let arrival = tokio::select! {
                 biased;
                 Some(arrival) = self.urgent.recv() => arrival,
-                arrival = self.arrivals.recv() => arrival?,
+                arrival = self.ordinary.recv() => arrival?,
             };
             if !arrival.receipt.is_void() {
                 return Some(arrival);
@@ -216,12 +216,12 @@ impl Arrivals {
 
     /// Whether nothing has arrived that was not received yet.
     pub fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.arrivals.is_empty()
+        self.urgent.is_empty() && self.ordinary.is_empty()
     }
 
     /// Whether an urgent message has arrived that was not received yet; it comes next.
     pub fn has_urgent(&self) -> bool {
-        false
+        !self.urgent.is_empty()
     }
 
     /// At least one and at most `limit` messages, appended to `batch`; zero when the broker was closed. Cancel-safe.
@@ -243,7 +243,7 @@ impl Arrivals {
     /// What is there, the urgent first, or else what comes next. Cancel-safe: once something was taken, nothing is awaited.
     async fn receive(&mut self, batch: &mut Vec<Arrival>, limit: usize) -> usize {
         let before = batch.len();
-        for from in [&mut self.urgent, &mut self.arrivals] {
+        for from in [&mut self.urgent, &mut self.ordinary] {
             while batch.len() - before < limit
                 && let Ok(arrival) = from.try_recv()
             {
@@ -259,7 +259,7 @@ impl Arrivals {
                 batch.push(arrival);
                 1
             }
-            received = self.arrivals.recv_many(batch, limit) => received,
+            received = self.ordinary.recv_many(batch, limit) => received,
         }
     }
 }
@@ -361,7 +361,9 @@ mod tests {
         assert!(arrivals.is_empty());
         put(&ordinary, "a").await;
         put(&ordinary, "b").await;
+        assert!(!arrivals.has_urgent());
         put(&urgent, "U").await;
+        assert!(arrivals.has_urgent());
         assert_eq!(arrivals.recv().await.unwrap().body, "U");
         put(&urgent, "V").await;
         let mut batch = Vec::new();

@@ -216,7 +216,7 @@ async fn decisions_are_shared_among_all_consumers(bench: Bench) {
     let mut came = [ids(&one), ids(&two)].concat();
     came.sort_unstable();
     assert_eq!(came, (0..10).collect::<Vec<_>>());
-    one.into_iter().chain(two).for_each(|arrival| arrival.receipt.settle());
+    settle_all(one.into_iter().chain(two));
     waits(&*broker, &Queue::Decisions, 0).await;
     broker.close().await;
 }
@@ -400,7 +400,7 @@ async fn what_is_urgent_arrives_next_however_much_waits_before_it(bench: Bench) 
     first.sort_by_key(|arrival| id(&arrival.body));
     assert_eq!(ids(&first), (1000..1005).collect::<Vec<_>>());
     assert!(is_quiet(&mut arrivals).await, "more than the window came");
-    first.into_iter().chain(out).for_each(|arrival| arrival.receipt.settle());
+    settle_all(first.into_iter().chain(out));
     for _ in 10..300 {
         let arrival = next(&mut arrivals).await;
         assert!(came.insert(id(&arrival.body)) && !arrival.redelivered, "something came twice");
@@ -457,7 +457,7 @@ async fn what_is_urgent_and_was_not_settled_comes_again_after_a_restart(bench: B
     let mut arrivals = broker.consume(soc(), window(10));
     let taken = take(&mut arrivals, 3).await;
     assert_eq!(ids(&taken).into_iter().collect::<std::collections::BTreeSet<_>>(), expected);
-    taken.into_iter().for_each(|arrival| arrival.receipt.settle());
+    settle_all(taken);
     waits(&*broker, &soc(), 0).await;
     broker.close().await;
 }

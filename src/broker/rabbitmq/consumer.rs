@@ -211,7 +211,7 @@ impl Consumer {
         session: &Arc<Session>,
     ) -> Result<(), Over> {
         match event {
-            Event::Came(Some(Ok(delivery))) => self.pass_urgent(delivery, session).await?,
+            Event::Came(Some(Ok(delivery))) => self.pass_urgent(*delivery, session).await?,
             Event::Came(Some(Err(error))) => return Err(Over::Failed(Failure::of("the consumer was ended", error))),
             Event::Came(None) => side.gone(),
             Event::Due => side.due(),

@@ -86,9 +86,9 @@ impl Inner {
                 return Ok(waiting.max(1));
             }
             if in_urgent.is_some() {
-                let late = look(&channel, &urgent_name).await?.map_or(0, |found| found.ready);
-                if late > 0 {
-                    return Ok(late);
+                let newcomers = look(&channel, &urgent_name).await?.map_or(0, |found| found.ready);
+                if newcomers > 0 {
+                    return Ok(newcomers);
                 }
                 delete(&channel, &urgent_name).await?;
             }

@@ -67,13 +67,13 @@ impl Line {
     pub(super) async fn open(link: &Link) -> Result<Self, Failure> {
         let connection = tokio::time::timeout(OPEN_LIMIT, link.connection()).await.ok().flatten();
         let connection = connection.ok_or_else(|| Failure::new("the broker is not connected", "", false))?;
-        let line = async {
+        let opened = async {
             let channel = open(&connection).await?;
             let call = channel.confirm_select(ConfirmSelectOptions::default());
             limited("could not ask for confirms", "", OPEN_LIMIT, call).await?;
             Ok(channel)
         };
-        match line.await {
+        match opened.await {
             Ok(channel) => Ok(Self { connection, channel, awake: HashSet::new() }),
             Err(failure) => {
                 if connection.status().connected() {

@@ -177,7 +177,7 @@ impl RabbitMq {
             Ok(link)
         };
         let (consuming, publishing) = (link(Role::Consume)?, link(Role::Publish)?);
-        let publishers = Publishers::start(publishing, Arc::clone(&topology), &workers, stop.clone());
+        let publishers = Publishers::start(publishing, Arc::clone(&topology), &workers, &stop);
         let (sessions, closed) = (Arc::default(), OnceCell::new());
         Ok(Self(Arc::new(Inner {
             topology,

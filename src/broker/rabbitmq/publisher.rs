@@ -54,7 +54,7 @@ pub(super) struct Publishers {
 
 impl Publishers {
     /// Starts them. They end, their last batches confirmed, when `stop` was cancelled.
-    pub(super) fn start(link: Link, topology: Arc<Topology>, tasks: &Arc<Tasks>, stop: CancellationToken) -> Self {
+    pub(super) fn start(link: Link, topology: Arc<Topology>, tasks: &Arc<Tasks>, stop: &CancellationToken) -> Self {
         let quarantine = Arc::new(Quarantine::new(link.clone(), Arc::clone(tasks), stop.clone()));
         let publisher = |quarantine| {
             let (jobs, inbox) = mpsc::channel(4 * BATCH);
@@ -86,7 +86,9 @@ impl Publishers {
         let Some((exchange, key)) = self.topology.address(&message.to) else { return Ok(()) };
         let jobs = match &message.to {
             Destination::Log(_) => self.logs.clone(),
-            to => self.quarantine.cell(to).unwrap_or_else(|| self.queues.clone()),
+            to @ (Destination::DecisionsExchange | Destination::ApprovalsExchange(_) | Destination::Queue(_)) => {
+                self.quarantine.cell(to).unwrap_or_else(|| self.queues.clone())
+            }
         };
         let mail = Mail { message, exchange, key, kind };
         let outcome = async {
@@ -142,7 +144,9 @@ impl Task {
                 Ok(line) => line,
                 Err(failure) => {
                     tracing::debug!(%failure, "nothing can be published now");
-                    batch.into_iter().for_each(|job| answer(job.done, Err(PublishError::Disconnected)));
+                    for job in batch {
+                        answer(job.done, Err(PublishError::Disconnected));
+                    }
                     continue;
                 }
             };
@@ -190,23 +194,20 @@ impl Task {
         let limit = if is_shared && self.quarantine.is_some() { SHARED_LIMIT } else { CONFIRM_LIMIT };
         let outcome = tokio::time::timeout(limit, confirm(&line.channel, &mails)).await;
         let good = matches!(outcome, Ok(Ok(_)));
-        match outcome {
-            Ok(outcome) => {
-                tell(&mails, waiting, &outcome);
-                if let (Ok(_), Some(quarantine)) = (&outcome, &self.quarantine) {
-                    quarantine.confirmed();
-                }
+        if let Ok(outcome) = outcome {
+            tell(&mails, waiting, &outcome);
+        } else {
+            if let Some(quarantine) = &self.quarantine {
+                quarantine.suspect(mails.iter().map(|mail| &mail.message.to));
             }
-            Err(_) => {
-                if let Some(quarantine) = &self.quarantine {
-                    quarantine.suspect(mails.iter().map(|mail| &mail.message.to));
-                }
-                for done in waiting {
-                    answer(done, Err(PublishError::Timeout { seconds: limit.as_secs() }));
-                }
+            for done in waiting {
+                answer(done, Err(PublishError::Timeout { seconds: limit.as_secs() }));
             }
         }
         if good {
+            if let Some(quarantine) = &self.quarantine {
+                quarantine.confirmed();
+            }
             return Some(line);
         }
         // The broker's side of a channel may hang on a silent queue: nobody waits for it to close.

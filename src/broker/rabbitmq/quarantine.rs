@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Tasks,
-    line::{Job, Line, answer, confirm, tell},
+    line::{Job, Line, Mail, answer, confirm, tell},
     link::Link,
     publisher::{BATCH, CONFIRM_LIMIT},
     topology::close,
@@ -91,8 +91,9 @@ impl Quarantine {
         let (suspect, rest): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|job| (self.cell(&job.mail.message.to), job)).partition(|(cell, _)| cell.is_some());
         for (cell, job) in suspect {
+            let Some(cell) = cell else { continue };
             // A cell whose inbox is full has not got to it in time.
-            if let Some(Err(full)) = cell.map(|cell| cell.try_send(job)) {
+            if let Err(full) = cell.try_send(job) {
                 answer(full.into_inner().done, Err(PublishError::Timeout { seconds: CONFIRM_LIMIT.as_secs() }));
             }
         }
@@ -146,7 +147,9 @@ impl Quarantine {
             Ok(line) => line,
             Err(failure) => {
                 tracing::debug!(%failure, "nothing can be published now");
-                batch.into_iter().for_each(|job| answer(job.done, Err(PublishError::Disconnected)));
+                for job in batch {
+                    answer(job.done, Err(PublishError::Disconnected));
+                }
                 return false;
             }
         };
@@ -161,7 +164,7 @@ impl Quarantine {
             for done in waiting {
                 answer(done, Err(PublishError::Timeout { seconds: CONFIRM_LIMIT.as_secs() }));
             }
-            let to = mails.first().map_or_else(String::new, |mail| mail.to());
+            let to = mails.first().map_or_else(String::new, Mail::to);
             tracing::warn!(to, "it confirms nothing; what goes there waits for it, and nothing else does");
             let end = tokio::time::sleep(STANDSTILL);
             let mut end = pin!(end);

@@ -50,7 +50,7 @@ pub(super) fn is_marker(delivery: &Delivery) -> bool {
 /// What a session has to deal with next.
 pub(super) enum Event {
     /// Something from the urgent queue, or its end.
-    Came(Option<lapin::Result<Delivery>>),
+    Came(Option<lapin::Result<Box<Delivery>>>),
     /// It is time for a look.
     Due,
     /// A look came back.
@@ -113,7 +113,7 @@ impl Side {
         };
         tokio::select! {
             biased;
-            came = came => Event::Came(came),
+            came = came => Event::Came(came.map(|came| came.map(Box::new))),
             event = done => {
                 self.errand = None;
                 event

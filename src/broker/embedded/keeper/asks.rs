@@ -107,7 +107,9 @@ impl Keeper {
             self.bury(&mut batch);
             self.commit(batch).map_err(broker_error)?;
             self.doomed.clear();
-            queues.iter().for_each(|queue| drop(self.queues.remove(queue)));
+            for queue in &queues {
+                self.queues.remove(queue);
+            }
         }
         Ok(waiting)
     }
