@@ -31,6 +31,9 @@ pub(super) const WINDOW: u16 = 64;
 /// How often the urgent queue is looked at while a marker is held.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often an owner that could not consume the urgent queue tries again.
+const TAKE_AGAIN: Duration = Duration::from_secs(5);
+
 /// When a session that does not consume the urgent queue looks at it first, and how often then.
 const SLOW_LOOK: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 
@@ -227,7 +230,12 @@ impl Side {
     /// It is time for a look, or for a new marker.
     pub(super) fn due(&mut self) {
         let Some(tools) = self.tools.clone() else { return };
-        let pause = if self.held.is_some() { LOOK } else { SLOW_LOOK.1 };
+        let wants = self.owns && self.consumer.is_none() && tools.topology.has_urgent(&tools.lane);
+        let pause = match (wants, &self.held) {
+            (true, _) => TAKE_AGAIN,
+            (false, Some(_)) => LOOK,
+            (false, None) => SLOW_LOOK.1,
+        };
         self.at = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
         if self.held.is_some() && !tools.topology.has_urgent(&tools.lane) {
             self.release();

@@ -29,8 +29,9 @@
 //!   publishes a marker.
 //! - A marker is held for ten minutes: the broker would close the channel after thirty. A new one is published and confirmed, then
 //!   the old one is released.
-//! - The urgent queue is deleted: the session goes on without it, the slow look makes it again if it may, and what is published
-//!   meanwhile goes to the lane's queue.
+//! - The urgent queue is deleted: the session goes on without it, a look makes it again if it may, and what is published meanwhile
+//!   goes to the lane's queue. The publisher does not make it again: RabbitMQ 3.10 takes a consumer over to a queue of the same
+//!   name that is made in the moment of the deletion, and then passes nothing on that this one gives it.
 //! - The urgent queue has no leader: looks say 0 ready and 0 consumers then, which does not count as empty. The lane goes on, and
 //!   what is urgent waits with its publisher.
 
@@ -39,7 +40,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     failure::{Failure, NOT_FOUND},
@@ -68,28 +69,16 @@ const MARK_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_se
 pub(super) async fn publish(
     publishers: &Publishers,
     topology: &Topology,
-    consuming: &Link,
     message: Message,
     lane: &ChannelId,
 ) -> Result<(), PublishError> {
-    let mut tries = if topology.has_urgent(lane) { 2 } else { 0 };
-    while tries > 0 {
-        tries -= 1;
+    if topology.has_urgent(lane) {
         match publishers.publish(message.clone()).await {
             Ok(()) => {
                 mark(publishers, lane).await;
                 return Ok(());
             }
-            Err(PublishError::Unroutable { .. }) if tries > 0 && topology.knows(lane) => {
-                // It was deleted, or never there: once more if it can be made.
-                let Some(connection) = consuming.now() else { break };
-                let queue = Queue::Urgent(lane.clone());
-                match timeout(TAKE_LIMIT, topology.establish_queue(&connection, &queue)).await {
-                    Ok(Ok(())) if topology.has_urgent(lane) => {}
-                    Ok(_) | Err(_) => break,
-                }
-            }
-            Err(PublishError::Unroutable { .. }) => break,
+            Err(PublishError::Unroutable { .. }) => {}
             Err(error) => return Err(error),
         }
     }
