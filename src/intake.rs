@@ -7,7 +7,7 @@
 //! Absent on purpose: pace, retries, endpoints. A full or paused lane never holds the intake up for long: what a lane cannot
 //! take now goes to its queue on the broker.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use crate::{
     broker::{Arrival, Arrivals, Receipt},
     dead_letters::DeadLetter,
     lane::LaneHandle,
-    model::{Clock, DeathReason, Decision, Delivery, decision::DecodeError},
+    model::{ChannelId, Clock, DeathReason, Decision, Delivery, Own, decision::DecodeError},
     route::{Matches, Routes},
     settle::Settler,
     telemetry::Metrics,
@@ -31,12 +31,33 @@ const BATCH: usize = 64;
 pub struct Router {
     routes: Routes,
     lanes: Vec<LaneHandle>,
+    own: Vec<OwnTerms>,
+}
+
+/// What the worker itself says to a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnTerms {
+    /// Whether it is told when another channel is in trouble.
+    pub notices: bool,
+    /// How often it is tested by a canary; `None` never.
+    pub canary: Option<Duration>,
 }
 
 impl Router {
     /// A router over `lanes`, whose filters are `routes`, in the same order.
     pub fn new(routes: Routes, lanes: Vec<LaneHandle>) -> Self {
-        Self { routes, lanes }
+        Self { routes, lanes, own: Vec::new() }
+    }
+
+    /// The same, with what the worker itself says to each lane's channel, in the same order. Without it, that is nothing.
+    #[must_use]
+    pub fn with_own(self, own: Vec<OwnTerms>) -> Self {
+        Self { own, ..self }
+    }
+
+    /// The lanes with what the worker itself says to their channels.
+    pub fn own(&self) -> impl Iterator<Item = (&LaneHandle, OwnTerms)> {
+        self.lanes.iter().zip(self.own.iter().copied())
     }
 
     /// The lanes.
@@ -120,6 +141,9 @@ impl Intake {
         receipt: Receipt,
         matches: &[u32],
     ) {
+        if let Some(Own::Canary(channel)) = Own::of(&decision) {
+            return self.pass_canary(router, decision, &channel, receipt).await;
+        }
         let (kind, severity) = (decision.kind.as_str(), decision.severity.as_str());
         self.metrics.decisions.with_label_values(&[kind, severity]).inc();
         if matches.is_empty() {
@@ -137,6 +161,21 @@ impl Intake {
             logger.log(&decision, receipt.share()).await;
         }
         receipt.settle();
+    }
+
+    /// A canary goes to the channel that it tests and to no other, whatever the filters say. It is no decision of the firewall's, so
+    /// it is neither counted nor logged as one.
+    async fn pass_canary(&self, router: &Router, canary: Arc<Decision>, channel: &ChannelId, receipt: Receipt) {
+        match router.lanes.iter().find(|lane| lane.id() == channel) {
+            Some(lane) => {
+                let delivery = Delivery::new(canary, channel.clone(), self.clock.now());
+                lane.hand_over(delivery, receipt, false).await;
+            }
+            None => {
+                debug!(%channel, canary = %canary.id, "a canary for a channel that is no more");
+                receipt.settle();
+            }
+        }
     }
 }
 

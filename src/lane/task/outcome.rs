@@ -134,13 +134,21 @@ impl Lane {
 
     pub(super) fn delivered(&mut self, errand: Errand) {
         let now = self.tools.clock.now();
-        self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
-        self.metrics.ended(Ending::Delivered, 1);
+        self.metrics.last_success.set(now.unix_seconds());
+        if !errand.delivery.is_canary() {
+            self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
+            self.metrics.ended(Ending::Delivered, 1);
+        }
         self.recent.insert(errand.delivery.id());
         errand.receipt.settle();
     }
 
     pub(super) async fn again(&mut self, mut errand: Errand, after: Duration, counted: bool) {
+        if errand.delivery.is_canary() && !after.is_zero() {
+            // It has found out what it was sent for.
+            self.let_go(errand, "its try failed");
+            return;
+        }
         let stays = match errand.origin {
             Origin::Memory => self.flows() && after <= WAIT_IN_MEMORY_MAX && self.later.len() < LATER_MAX,
             // A counted attempt is written down, so that it survives this worker.
@@ -165,11 +173,21 @@ impl Lane {
         if errand.comes_again() {
             return;
         }
+        if errand.delivery.is_canary() {
+            self.let_go(errand, detail);
+            return;
+        }
         let now = self.tools.clock.now();
         warn!(channel = %self.plan.id, delivery = %errand.delivery.id(), decision = %errand.delivery.decision.id, %reason, detail, "dead letter");
         let letter = DeadLetter::of_delivery(&errand.delivery, reason, detail, last, now);
         let stake = self.metrics.stake(errand.in_memory);
         self.tools.settler.bury(letter, errand.receipt, Some(stake)).await;
+    }
+
+    /// Ends a canary that did not arrive: its silence in the metrics is the message.
+    fn let_go(&self, canary: Errand, why: &str) {
+        debug!(channel = %self.plan.id, canary = %canary.delivery.decision.id, why, "a canary did not arrive");
+        canary.receipt.settle();
     }
 
     pub(super) async fn bury_poison(&mut self, errand: Errand) {
