@@ -166,16 +166,13 @@ impl Intake {
     /// A canary goes to the channel that it tests and to no other, whatever the filters say. It is no decision of the firewall's, so
     /// it is neither counted nor logged as one.
     async fn pass_canary(&self, router: &Router, canary: Arc<Decision>, channel: &ChannelId, receipt: Receipt) {
-        match router.lanes.iter().find(|lane| lane.id() == channel) {
-            Some(lane) => {
-                let delivery = Delivery::new(canary, channel.clone(), self.clock.now());
-                lane.hand_over(delivery, receipt, false).await;
-            }
-            None => {
-                debug!(%channel, canary = %canary.id, "a canary for a channel that is no more");
-                receipt.settle();
-            }
-        }
+        let Some(lane) = router.lanes.iter().find(|lane| lane.id() == channel) else {
+            debug!(%channel, canary = %canary.id, "a canary for a channel that is no more");
+            receipt.settle();
+            return;
+        };
+        let delivery = Delivery::new(canary, channel.clone(), self.clock.now());
+        lane.hand_over(delivery, receipt, false).await;
     }
 }
 
@@ -189,7 +186,7 @@ mod tests {
     use super::*;
     use crate::{
         broker::{Destination, Log, Queue, receipt::Desk},
-        model::{Ending, Filter, Severity},
+        model::{Ending, Filter, Severity, own},
         settle::Job,
     };
 
@@ -288,6 +285,40 @@ mod tests {
         receipt.settle();
         assert_eq!(bench.closed(), [(1, true)]);
         assert_eq!(bench.metrics.unrouted.with_label_values(&["LOW"]).get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_canary_goes_to_the_channel_that_it_tests_and_is_neither_counted_nor_logged() {
+        let mut bench = Bench::new(true);
+        let canary = |channel: &str| own::canary(&channel.parse().unwrap(), 1, Clock::System.now());
+        bench.arrives(1, canary("two").raw().clone());
+        let Job::Publish { message, receipt, .. } = bench.jobs.recv().await.unwrap() else { panic!("not parked") };
+        assert_eq!(message.to, Destination::Queue(Queue::Lane("two".parse().unwrap())));
+        receipt.settle();
+        bench.arrives(2, canary("gone").raw().clone());
+        // The next thing that anybody hears of is what came after it.
+        bench.decision(3, "LOW");
+        let Job::Publish { message, .. } = bench.jobs.recv().await.unwrap() else { panic!("not logged") };
+        assert_eq!((message.to, message.id), (Destination::Log(Log::Decisions), String::from("3")));
+        assert_eq!(bench.closed(), [(1, true), (2, true), (3, false)]);
+        let count = |kind, severity| bench.metrics.decisions.with_label_values(&[kind, severity]).get();
+        assert_eq!((count("ALLOW", "LOW"), count("DENY", "LOW")), (0, 1));
+        assert_eq!(bench.metrics.unrouted.with_label_values(&["LOW"]).get(), 1);
+        assert!(bench.router.lanes().iter().all(|lane| lane.metrics().matched.get() == 0));
+    }
+
+    #[tokio::test]
+    async fn what_only_looks_like_a_canary_is_a_decision_like_any_other() {
+        let bench = Bench::new(false);
+        let canary = own::canary(&"gone".parse().unwrap(), 1, Clock::System.now());
+        let mut json: serde_json::Value = serde_json::from_slice(canary.raw()).unwrap();
+        json["decision"] = "DENY".into();
+        json["severity"] = "HIGH".into();
+        bench.arrives(1, json.to_string());
+        while bench.router.lanes().iter().any(|lane| lane.metrics().matched.get() == 0) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.metrics.decisions.with_label_values(&["DENY", "HIGH"]).get(), 1);
     }
 
     #[tokio::test]

@@ -257,6 +257,7 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::own;
 
     fn lane(id: &str) -> Destination {
         Destination::Queue(Queue::Lane(id.parse().unwrap()))
@@ -300,6 +301,22 @@ mod tests {
             None,
             "a log has no other resting place"
         );
+    }
+
+    #[test]
+    fn a_letter_is_a_word_of_our_own_by_its_whole_decision_and_not_by_its_id() {
+        let (channel, now) = ("soc".parse::<ChannelId>().unwrap(), Clock::System.now());
+        let of = |decision: Decision| {
+            let delivery = Delivery::new(Arc::new(decision), channel.clone(), now);
+            own_word(&DeadLetter::of_delivery(&delivery, DeathReason::BrokerGaveUp, "", None, now))
+        };
+        let canary = own::canary(&channel, 1, now);
+        let forged = String::from_utf8(canary.raw().to_vec()).unwrap().replace("ALLOW", "DENY");
+        assert_eq!(of(canary), Some(Own::Canary(channel.clone())));
+        assert_eq!(of(own::notice("held", None, 1, now, "held", &[])), Some(Own::Notice));
+        assert_eq!(of(Decision::decode(forged.into()).unwrap()), None);
+        let malformed = DeadLetter::of_message("canary-soc-1".into(), DeathReason::Malformed, "", now);
+        assert_eq!(own_word(&malformed), None);
     }
 
     #[test]

@@ -205,9 +205,7 @@ impl LaneHandle {
         let stake = self.metrics.stake(errand.in_memory);
         self.settler.park(&errand.delivery, errand.receipt, stake).await;
     }
-}
 
-impl LaneHandle {
     /// Hands over what the worker itself says. Every worker of a pool may say the same, so it goes by the lane's queue, whose one
     /// consumer tells it once. A canary that finds its lane at rest is not kept: there is nothing to find out.
     async fn hand_over_own(&self, own: &Own, delivery: &Delivery, receipt: Receipt) {

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 mod hands;
+mod own;
 mod rests;
 
 use super::*;

@@ -67,7 +67,14 @@ impl Lane {
         if quiet && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let (channel, outcome, next) = (&self.plan.id, verdict.outcome().as_str(), step.in_words());
+        let next = match &step.fate {
+            Fate::Again { after: Duration::ZERO, .. } | Fate::Delivered | Fate::BuryOne { .. } | Fate::Split => {
+                step.in_words()
+            }
+            Fate::Again { .. } | Fate::Bury(_) if first.delivery.is_canary() => String::from("a canary is let go"),
+            Fate::Again { .. } | Fate::Bury(_) => step.in_words(),
+        };
+        let (channel, outcome) = (&self.plan.id, verdict.outcome().as_str());
         let (took_ms, count) = (took.as_millis(), errands.len());
         let (id, decision, attempt) = (first.delivery.id(), &first.delivery.decision.id, first.delivery.attempts + 1);
         match (&step.fate, step.course) {
