@@ -98,18 +98,22 @@ struct Sight {
 
 fn sights<'a>(router: &'a Router, metrics: &Metrics) -> impl Iterator<Item = Sight> + use<'a> {
     let of_none = Sight { deaths: metrics.deaths_of_no_channel(), ..Sight::default() };
-    let of_lane = |lane: &LaneHandle| {
-        let held = match lane.state() {
-            // A probe ends a hold only when it succeeds.
-            LaneState::Held { why, .. } | LaneState::Probing { held: true, why } => Some(why),
-            LaneState::Flowing
-            | LaneState::Paused { .. }
-            | LaneState::Probing { held: false, .. }
-            | LaneState::Stopped => None,
-        };
-        Sight { channel: Some(lane.id().clone()), held, deaths: lane.metrics().deaths() }
+    let of_lane = |lane: &LaneHandle| Sight {
+        channel: Some(lane.id().clone()),
+        held: why_held(lane.state()),
+        deaths: lane.metrics().deaths(),
     };
     router.lanes().iter().map(of_lane).chain([of_none])
+}
+
+/// Why a lane is held, if it is: a probe ends a hold only when it succeeds.
+fn why_held(state: LaneState) -> Option<String> {
+    match state {
+        LaneState::Held { why, .. } | LaneState::Probing { held: true, why } => Some(why),
+        LaneState::Flowing | LaneState::Paused { .. } | LaneState::Probing { held: false, .. } | LaneState::Stopped => {
+            None
+        }
+    }
 }
 
 /// What was told of each channel. An entry stays when its channel goes, as its metrics do: it may come back.

@@ -144,6 +144,21 @@ fn however_much_an_endpoint_says_a_notice_is_a_decision() {
     assert!(decision.title.unwrap().ends_with("; 2 new dead letters (expired 2)"));
 }
 
+#[test]
+fn a_probe_of_a_held_lane_is_no_end_of_the_hold_and_a_pause_is_none() {
+    let (until, why) = (Instant::now(), || String::from("404"));
+    assert_eq!(why_held(LaneState::Held { until, why: why() }), Some(why()));
+    assert_eq!(why_held(LaneState::Probing { held: true, why: why() }), Some(why()));
+    for state in [
+        LaneState::Flowing,
+        LaneState::Paused { until, why: why() },
+        LaneState::Probing { held: false, why: why() },
+        LaneState::Stopped,
+    ] {
+        assert_eq!(why_held(state), None);
+    }
+}
+
 /// A watchman over the lanes `soc` and `ops`, of which `ops` asked for notices.
 struct Room {
     metrics: Metrics,

@@ -214,6 +214,7 @@ async fn a_canary_travels_through_the_broker_to_its_channel_alone_and_leaves_no_
     assert_eq!((metrics.sum("decisions_total", &[]), metrics.sum("decisions_unrouted_total", &[])), (1, 0));
     assert_eq!((matched(&metrics, "soc"), matched(&metrics, "siem")), (0, 1));
     assert_eq!(metrics.sum("deliveries_total", &[]), 1);
+    assert_eq!(scene.stand_in("soc").times_received("canary-soc-1"), 0, "it was five minutes old");
     assert_eq!(worker.terminate().await.0, 0);
     assert!(worker.dead_letters().await.is_empty());
     assert_eq!(logged(&prefix).await, ["canary-1"]);
