@@ -144,9 +144,9 @@ impl Worker {
         let own = plan.channels.iter().map(|one| OwnTerms { notices: one.notices, canary: one.canary }).collect();
         let router = Arc::new(Router::new(Routes::new(filters), handles).with_own(own));
 
-        let (routing, routed) = watch::channel(Arc::clone(&router));
+        let (present, routing) = watch::channel(Arc::clone(&router));
         let intake = Intake {
-            router: routed,
+            router: routing,
             settler: settler.clone(),
             logger: keep_decisions.then_some(logger),
             clock,
@@ -157,8 +157,8 @@ impl Worker {
         drop(settler);
 
         let terms = notices::Terms::default();
-        background.spawn(notices::watch(routing.subscribe(), metrics.clone(), clock, terms, stop.clone()));
-        background.spawn(canary::send(routing.subscribe(), Arc::clone(&broker), clock, stop.clone()));
+        background.spawn(notices::watch(present.subscribe(), metrics.clone(), clock, terms, stop.clone()));
+        background.spawn(canary::send(present.subscribe(), Arc::clone(&broker), clock, stop.clone()));
         watch_health(Arc::clone(&broker), metrics.clone(), &background, stop.clone());
         watch_depths(Arc::clone(&broker), &router, metrics.clone(), &background, stop.clone());
         metrics.config_reloaded.set(seconds(clock.now().unix_seconds()));
@@ -173,7 +173,7 @@ impl Worker {
             background,
             broker,
             store,
-            routing,
+            routing: present,
             metrics,
             doors: None,
             grace: plan.shutdown_grace,
