@@ -15,6 +15,7 @@
 //! - [`lane`]: one per channel: pace, attempt, retry, pause, hold. [`lane::step`] is every rule, pure.
 //! - [`channels`]: how to say it and what replies mean, one file per kind. [`formats`]: decisions for machines.
 //! - [`settle`]: what "done" means. [`dead_letters`]: what could not be delivered, on disk, and how it is replayed.
+//! - [`channel_log`]: what operators decided about channels, for the whole pool.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
 //! - [`stand_ins`]: local endpoints that answer as the real ones do, for the demo and the tests.
@@ -30,6 +31,7 @@
 
 pub mod app;
 pub mod broker;
+pub mod channel_log;
 pub mod channels;
 pub mod cli;
 pub mod config;

@@ -21,13 +21,15 @@ const DOWNHILL: &[(&str, &[&str])] = &[
     ("settle", &["broker", "dead_letters", "model", "telemetry"]),
     ("lane", &["broker", "channels", "dead_letters", "model", "settle", "telemetry"]),
     ("intake", &["broker", "dead_letters", "lane", "model", "route", "settle", "telemetry"]),
-    ("http", &["broker", "dead_letters", "model", "telemetry"]),
+    ("channel_log", &["broker", "model"]),
+    ("http", &["broker", "channel_log", "dead_letters", "lane", "model", "telemetry"]),
     ("config", &["channels", "model", "settings"]),
     ("stand_ins", &["model"]),
     (
         "app",
         &[
             "broker",
+            "channel_log",
             "channels",
             "config",
             "dead_letters",
@@ -63,7 +65,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
 /// Where each outside crate that shapes the program may be named.
 const CRATES: &[(&str, &[&str])] = &[
     ("lapin", &["src/broker/rabbitmq"]),
-    ("reqwest", &["src/lane/post.rs"]),
+    ("reqwest", &["src/lane/post.rs", "src/cli/server.rs"]),
     ("sled", &["src/broker/embedded", "src/dead_letters"]),
     ("backoff", &["src/lane/backoff.rs"]),
     ("prometheus", &["src/telemetry"]),
