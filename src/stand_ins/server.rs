@@ -328,7 +328,7 @@ impl Shared {
                 if state.quiet_until.is_some_and(|until| now < until) {
                     state.records.counters.impatient += 1;
                 }
-                match state.script.admit(now) {
+                match state.script.admit(request.arrived) {
                     Ok(allowance) => (state.script.next(&plain_body(request)), allowance),
                     Err(wait) => {
                         state.records.counters.violations += 1;

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::Instant,
 };
 
 use crate::model::Reply;
@@ -26,6 +27,8 @@ pub(super) struct Request {
     /// What follows the `?`, as it came.
     pub(super) query: String,
     pub(super) headers: HeaderMap,
+    /// When its head had been read.
+    pub(super) arrived: Instant,
     /// The body as it was sent, compressed or not.
     pub(super) body: Bytes,
 }
@@ -213,6 +216,7 @@ fn parse_head(head: &str) -> Option<Request> {
         path: path.to_owned(),
         query: query.to_owned(),
         headers,
+        arrived: Instant::now(),
         body: Bytes::new(),
     })
 }
