@@ -4,6 +4,7 @@
 //! not accepted, so whatever the pool does wrong together shows as a violation. Every test prints what it measured.
 
 mod limit;
+mod storm;
 mod takeover;
 
 use std::time::Duration;
@@ -78,6 +79,14 @@ impl Stage {
 
     fn lane_queue(&self, channel: &str) -> String {
         format!("{}.alerts.lane.{channel}", self.prefix)
+    }
+
+    /// Waits until every decision has been handed on, and the broker knows it: a worker that dies before makes decisions come
+    /// again, which is another story than a lane that changes hands.
+    async fn until_handed_on(&self) {
+        let decisions = format!("{}.alerts.decisions", self.prefix);
+        let gone = async || (Rabbit::shared().weight(&decisions).await.0 == 0).then_some(());
+        eventually("every decision is handed on", PATIENCE, gone).await;
     }
 
     /// Waits until an endpoint has taken so many messages.

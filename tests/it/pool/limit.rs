@@ -35,6 +35,7 @@ async fn strained(size: usize, events: [Event; 2]) {
     let decisions = denies("limit", DECISIONS);
     let expected = Scene::expected(&stage.pool.workers()[0].config(), &decisions);
     stage.publisher.publish_surely(&decisions, Duration::from_secs(30)).await;
+    stage.until_handed_on().await;
     let mut changes_of_owner = 0;
     for (event, after) in events.into_iter().zip([25, 50]) {
         stage.until_taken("soc", after).await;

@@ -23,6 +23,7 @@ async fn another_worker_sends_within_a_second_when_the_one_that_sent_is_killed()
     let decisions = denies("takeover", 100);
     let expected = Scene::expected(&stage.pool.workers()[0].config(), &decisions);
     stage.publisher.publish_surely(&decisions, PATIENCE).await;
+    stage.until_handed_on().await;
     let mut times = Vec::new();
     for _ in 0..3 {
         stage.pool.kill(stage.pool.owner("soc").await);
@@ -40,6 +41,7 @@ async fn another_worker_sends_within_a_second_when_the_one_that_sent_is_killed()
     assert!(stage.pool.end().await.is_empty(), "there are dead letters");
     times.sort();
     assert!(times[1] <= SECOND, "another worker sent only after {times:?}");
+    // What a worker had sent when it was killed was taken, but nobody acknowledged it any more.
     assert!(usage.violations <= 3 && duplicates <= 3, "{duplicates} duplicates, {usage:?}");
 }
 
