@@ -27,8 +27,9 @@ pub struct Pace {
 const TOOK_MAX: usize = 16;
 const TOOK_MIN: usize = 4;
 
-/// What the shortest way may differ from the next one: clocks and schedulers are not exact to the millisecond.
-const GRAIN: Duration = Duration::from_millis(5);
+/// What the shortest way may differ from the next one: clocks and schedulers are not exact to the millisecond. Where a reply takes
+/// no longer than this, the next request is a whole interval behind the reply, and so behind whatever the endpoint saw.
+const GRAIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 struct Bucket {
