@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use super::{
     Occasion,
-    card::{Link, Markup, agent, lasting, lateness, risk, usable},
+    card::{Link, Markup, agent, lasting, lateness, risk, title, usable},
 };
 use crate::model::{Decision, Digest, Severity, Timestamp, digest::Groups};
 
@@ -145,7 +145,7 @@ fn named<'a>(decision: &'a Decision, rooms: &Rooms, occasion: &Occasion<'_>) -> 
         Word::Ours(" by ".into()),
         Word::Quoted(agent(decision).into(), rooms.name),
     ];
-    if let Some(title) = super::card::title(decision) {
+    if let Some(title) = title(decision) {
         words.extend([Word::Ours(": ".into()), Word::Quoted(title.into(), rooms.title)]);
     }
     let link = usable(&occasion.links.decision(&decision.id)).map(|url| Link { label: "View", url });

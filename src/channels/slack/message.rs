@@ -32,7 +32,7 @@ pub(super) enum Block<'a> {
 
 impl<'a> Block<'a> {
     pub(super) fn header(ours: &'a str) -> Self {
-        Self::Header { text: Text::Plain { text: ours.into(), emoji: false } }
+        Self::Header { text: Text::Plain { text: ours, emoji: false } }
     }
 
     /// A section of mrkdwn, in which Slack looks for no links and names by itself.
