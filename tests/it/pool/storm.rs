@@ -10,7 +10,7 @@ use interven_alerts::{
 };
 use tokio::time::Instant;
 
-use super::{SECOND, Stage, decision};
+use super::{NO_DIGESTS, SECOND, Stage, decision};
 use crate::support::{
     eventually,
     scene::{ALL_EVENTS, PATIENT, Scene},
@@ -19,6 +19,9 @@ use crate::support::{
 
 /// What stands in every digest and in no card: the end of its headline.
 const IN_DIGESTS: &str = " decisions";
+
+/// Digests as they are by default.
+const DIGESTS: &str = "digest = { over = 20 }\n";
 
 /// `count` decisions of three agents; every `critical`th is CRITICAL (0: none).
 fn storm(what: &str, count: usize, critical: usize) -> Vec<Bytes> {
@@ -87,7 +90,7 @@ async fn ten_thousand_denials_become_a_handful_of_digests_and_approvals_overtake
     const APPROVALS: usize = 5;
     const PARTS: usize = 20;
     let mut scene = Scene::default();
-    scene.add("soc", Platform::Slack, Script::accept().exact_rate(1, SECOND), "").await;
+    scene.add("soc", Platform::Slack, Script::accept().exact_rate(1, SECOND), DIGESTS).await;
     scene.add("siem", Platform::Siem, Script::accept(), ALL_EVENTS).await;
     let mut stage = Stage::with("storm", 2, scene).await;
     let denials = storm("storm", STORM, 0);
@@ -140,7 +143,8 @@ async fn what_is_critical_is_told_one_by_one_in_the_midst_of_a_storm() {
     const STORM: usize = 600;
     const CRITICAL_EVERY: usize = 60;
     let script = Script::accept().exact_rate(5, SECOND);
-    let mut stage = Stage::set("critical", 2, script, &format!("rate_limit = \"4/s\"\nburst = 1\n{PATIENT}")).await;
+    let mut stage =
+        Stage::set("critical", 2, script, &format!("rate_limit = \"4/s\"\nburst = 1\n{DIGESTS}{PATIENT}")).await;
     stage.publish_once(&storm("critical", STORM, CRITICAL_EVERY)).await;
     stage.until_storm_told(STORM as u64, Duration::from_mins(1)).await;
     stage.until_quiet().await;
@@ -160,7 +164,8 @@ async fn a_digest_that_the_endpoint_refuses_in_both_forms_is_told_one_by_one() {
     const STORM: usize = 60;
     let refuse = Step::Reply { reply: Reply::new(400, "invalid_blocks"), taken: false };
     let script = Script::accept().where_body_holds(IN_DIGESTS, refuse);
-    let mut stage = Stage::set("unfold", 2, script, &format!("rate_limit = \"10/s\"\nburst = 1\n{PATIENT}")).await;
+    let mut stage =
+        Stage::set("unfold", 2, script, &format!("rate_limit = \"10/s\"\nburst = 1\n{DIGESTS}{PATIENT}")).await;
     stage.publish_once(&storm("unfold", STORM, 0)).await;
     stage.until_storm_told(STORM as u64, PATIENCE).await;
     stage.until_quiet().await;
@@ -172,4 +177,32 @@ async fn a_digest_that_the_endpoint_refuses_in_both_forms_is_told_one_by_one() {
     assert_eq!((told.digests, told.alone.len(), told.alone_twice()), (0, STORM, 0));
     assert_eq!((stage.ended("folded").await, stage.ended("delivered").await), (0, STORM as u64));
     assert!(stage.pool.end().await.is_empty(), "there are dead letters");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_overtakes_a_backlog_that_is_told_one_by_one_and_goes_on_doing_so_with_another_owner() {
+    // Goal: 5 s, with many more waiting than a worker holds of its lane's queue. Method: at two a second the backlog takes minutes;
+    // one approval while it waits, and one just before the worker that sends is killed.
+    const BACKLOG: usize = 400;
+    let keys = format!("rate_limit = \"2/s\"\nburst = 1\n{NO_DIGESTS}");
+    let mut stage = Stage::set("overtake", 2, Script::accept(), &keys).await;
+    stage.publish_once(&storm("overtake", BACKLOG, 0)).await;
+    stage.until_handed_on().await;
+    let mut waits = Vec::new();
+    for id in ["approval-1", "approval-2"] {
+        let owner = stage.pool.owner("soc").await;
+        stage.publish_once(&[decision(id, "REQUIRE_APPROVAL", "HIGH", "agt_2")]).await;
+        let published = Instant::now();
+        if id == "approval-2" {
+            stage.until_handed_on().await;
+            stage.pool.kill(owner);
+        }
+        eventually("the approval is posted", PATIENCE, async || (stage.soc().times_received(id) > 0).then_some(()))
+            .await;
+        waits.push(published.elapsed());
+    }
+    let before = stage.soc().different_ids();
+    println!("approvals after {waits:.2?}, with {} of {BACKLOG} told before", before - 2);
+    assert!(waits.iter().all(|wait| *wait <= 5 * SECOND), "approvals were posted after {waits:?}");
+    assert!(before < BACKLOG / 2, "{before} were told: there was nothing to overtake");
 }
