@@ -92,15 +92,15 @@ async fn a_rolling_restart_under_load_loses_nothing_doubles_nothing_and_keeps_th
     let (done, tasks) = (tokio_util::sync::CancellationToken::new(), TaskTracker::new());
     let (until, mut publisher) = (done.clone(), Publisher::new(Rabbit::shared().url(), &stage.prefix));
     let load = tasks.spawn(async move {
-        let (mut ticks, mut published) = (tokio::time::interval(EVERY), Vec::new());
+        let (mut ticks, mut load) = (tokio::time::interval(EVERY), Vec::new());
         while !until.is_cancelled() {
             ticks.tick().await;
-            let number = published.len();
+            let number = load.len();
             let one = decision(&format!("load-{number}"), "DENY", severity(number), "agt_7");
             publisher.publish_surely(std::slice::from_ref(&one), Duration::from_secs(30)).await;
-            published.push(one);
+            load.push(one);
         }
-        published
+        load
     });
     stage.until_taken("siem", 100).await;
     for _ in 0..SIZE {

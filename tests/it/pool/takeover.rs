@@ -56,9 +56,9 @@ async fn a_delivery_keeps_its_attempts_and_its_first_time_whoever_has_it() {
     let (here, began) = (["channel=\"soc\""], Clock::System.now());
     let decision = denies("attempts", 1);
     stage.publisher.publish_surely(&decision, PATIENCE).await;
-    let tries = |stage: &Stage| stage.soc().counters().requests;
+    let requests = |stage: &Stage| stage.soc().counters().requests;
 
-    eventually("the first attempt", PATIENCE, async || (tries(&stage) == 1).then_some(())).await;
+    eventually("the first attempt", PATIENCE, async || (requests(&stage) == 1).then_some(())).await;
     let first_tried = Clock::System.now();
     let untried =
         Delivery::new(Arc::new(Decision::decode(decision[0].clone()).unwrap()), "soc".parse().unwrap(), began);
@@ -71,7 +71,7 @@ async fn a_delivery_keeps_its_attempts_and_its_first_time_whoever_has_it() {
     let tried = stage.pool.each("attempts_total", &here).await;
     stage.pool.kill(tried.iter().position(|tries| *tries == 1).expect("one of them tried"));
 
-    eventually("the second attempt", PATIENCE, async || (tries(&stage) == 2).then_some(())).await;
+    eventually("the second attempt", PATIENCE, async || (requests(&stage) == 2).then_some(())).await;
     let second = eventually("it is counted", PATIENCE, async || {
         stage.pool.each("attempts_total", &here).await.iter().position(|tries| *tries == 1)
     })
@@ -84,6 +84,6 @@ async fn a_delivery_keeps_its_attempts_and_its_first_time_whoever_has_it() {
     .await;
     let letters = stage.pool.end().await;
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
-    assert_eq!((letter.reason, letter.attempts, tries(&stage)), (DeathReason::Exhausted, 3, 3), "{letter:?}");
+    assert_eq!((letter.reason, letter.attempts, requests(&stage)), (DeathReason::Exhausted, 3, 3), "{letter:?}");
     assert!(began <= letter.first_at && letter.first_at <= first_tried, "{letter:?}");
 }
