@@ -126,16 +126,16 @@ async fn run_once(rabbit: &Rabbit, side: Side, round: u64, arguments: &Arguments
     let prefix = format!("{side:?}-{round}").to_lowercase();
     let decisions = arguments.seconds * arguments.rate;
     let sink = Sink::start(usize::MAX).await.expect("a port");
-    let sick = match side {
+    let ill = match side {
         Side::Alone => None,
         Side::Beside => Some(Sick::start().await),
     };
-    let worker = Worker::start(rabbit, &prefix, &sink.url(), sick.as_ref());
+    let worker = Worker::start(rabbit, &prefix, &sink.url(), ill.as_ref());
     let load = Load::connect(rabbit, &prefix).await;
 
     // Ready when it delivers; and sick where it is to be.
     load.drain("calm", 200, || sink.requests() >= 200 * u64::from(HEALTHY)).await;
-    if let Some(sick) = &sick {
+    if let Some(sick) = &ill {
         load.drain("backlog", BACKLOG, || sick.has_begun()).await;
         load.until_taken_in().await;
     }

@@ -75,8 +75,8 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    /// Starts one with the healthy channels, all at `sink`, and the sick ones.
-    pub(super) fn start(rabbit: &Rabbit, prefix: &str, sink: &str, sick: Option<&Sick>) -> Self {
+    /// Starts one with the healthy channels, all at `url`, and the sick ones.
+    pub(super) fn start(rabbit: &Rabbit, prefix: &str, url: &str, sick: Option<&Sick>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut text = format!(
             "data_dir = \"{}\"\n[broker]\nurl = \"{}\"\nprefix = \"{prefix}\"\nkeep_decisions = \"none\"\n\
@@ -85,7 +85,7 @@ impl Worker {
             rabbit.url().expose(),
         );
         for channel in 0..HEALTHY {
-            let keys = format!("id = \"healthy-{channel}\"\nkind = \"siem\"\nurl = \"{sink}\"\nformat = \"json\"");
+            let keys = format!("id = \"healthy-{channel}\"\nkind = \"siem\"\nurl = \"{url}\"\nformat = \"json\"");
             writeln!(text, "[[channel]]\n{keys}\nagents = [\"calm\", \"noisy\"]")
                 .expect("writing to a String never fails");
         }

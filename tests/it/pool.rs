@@ -77,10 +77,6 @@ impl Stage {
         self.scene.stand_in("soc")
     }
 
-    fn lane_queue(&self, channel: &str) -> String {
-        format!("{}.alerts.lane.{channel}", self.prefix)
-    }
-
     /// Waits until every decision has been handed on, and the broker knows it: a worker that dies before makes decisions come
     /// again, which is another story than a lane that changes hands.
     async fn until_handed_on(&self) {

@@ -194,7 +194,6 @@ async fn an_approval_overtakes_a_backlog_that_is_told_one_by_one_and_goes_on_doi
         stage.publish_once(&[decision(id, "REQUIRE_APPROVAL", "HIGH", "agt_2")]).await;
         let published = Instant::now();
         if id == "approval-2" {
-            stage.until_handed_on().await;
             stage.pool.kill(owner);
         }
         eventually("the approval is posted", PATIENCE, async || (stage.soc().times_received(id) > 0).then_some(()))

@@ -1,9 +1,9 @@
 //! When the worker that sends dies, another goes on: soon, and where the first one stopped.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use interven_alerts::{
-    model::{Clock, DeathReason, Decision, Delivery, Reply},
+    model::{Clock, DeathReason, Reply},
     stand_ins::{Script, Step},
 };
 use tokio::time::Instant;
@@ -48,42 +48,44 @@ async fn another_worker_sends_within_a_second_when_the_one_that_sent_is_killed()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_keeps_its_attempts_and_its_first_time_whoever_has_it() {
     // Goal: three attempts are three, over three workers, and the letter says when the first of them began.
-    // Method: an endpoint that always fails; the first worker is killed once the broker knows of its attempt (killed before, it
-    // would be as if it had never tried), the second one leaves, the third one buries.
-    let failing = Script::always(Step::Reply { reply: Reply::new(500, "down"), taken: false });
-    let keys = format!("[channel.retry]\nattempts = 3\nfirst = \"8s\"\nlongest = \"8s\"\n{NO_DIGESTS}");
+    // Method: an endpoint that fails, but for the second try, which it never answers: its worker is killed in the middle of it, so
+    // it does not count. The second worker leaves after its first attempt, the third one buries.
+    let fails = || Step::Reply { reply: Reply::new(500, "down"), taken: false };
+    let failing = Script::ordered([fails(), Step::Hang { taken: false }, fails(), fails(), fails()]);
+    let keys = format!("[channel.retry]\nattempts = 3\nfirst = \"3s\"\nlongest = \"3s\"\n{NO_DIGESTS}");
     let mut stage = Stage::set("attempts", 3, failing, &keys).await;
-    let (here, began) = (["channel=\"soc\""], Clock::System.now());
-    let decision = denies("attempts", 1);
-    stage.publisher.publish_surely(&decision, PATIENCE).await;
-    let requests = |stage: &Stage| stage.soc().counters().requests;
-
-    eventually("the first attempt", PATIENCE, async || (requests(&stage) == 1).then_some(())).await;
+    let began = Clock::System.now();
+    stage.publisher.publish_surely(&denies("attempts", 1), PATIENCE).await;
+    stage.until_asked(1).await;
     let first_tried = Clock::System.now();
-    let untried =
-        Delivery::new(Arc::new(Decision::decode(decision[0].clone()).unwrap()), "soc".parse().unwrap(), began);
-    let untried = u64::try_from(untried.to_bytes().len()).unwrap();
-    eventually("what waits has a time to wait for, which makes it longer", PATIENCE, async || {
-        let (messages, bytes) = Rabbit::shared().weight(&stage.lane_queue("soc")).await;
-        (messages == 1 && bytes >= untried + 10).then_some(())
-    })
-    .await;
-    let tried = stage.pool.each("attempts_total", &here).await;
-    stage.pool.kill(tried.iter().position(|tries| *tries == 1).expect("one of them tried"));
-
-    eventually("the second attempt", PATIENCE, async || (requests(&stage) == 2).then_some(())).await;
-    let second = eventually("it is counted", PATIENCE, async || {
-        stage.pool.each("attempts_total", &here).await.iter().position(|tries| *tries == 1)
-    })
-    .await;
+    stage.until_asked(2).await;
+    stage.pool.kill(stage.who_tried().await);
+    stage.until_asked(3).await;
+    let second = stage.who_tried().await;
     stage.pool.leave(second).await;
-
     eventually("it is dead", PATIENCE, async || {
         (stage.pool.sum("deliveries_total", &["channel=\"soc\"", "ending=\"dead\""]).await == 1).then_some(())
     })
     .await;
     let letters = stage.pool.end().await;
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
-    assert_eq!((letter.reason, letter.attempts, requests(&stage)), (DeathReason::Exhausted, 3, 3), "{letter:?}");
+    let answered = stage.soc().kept().iter().filter(|one| one.status == Some(500)).count();
+    assert_eq!((letter.reason, letter.attempts, answered), (DeathReason::Exhausted, 3, 3), "{letter:?}");
     assert!(began <= letter.first_at && letter.first_at <= first_tried, "{letter:?}");
+}
+
+impl Stage {
+    /// Waits until `soc` was asked so often.
+    async fn until_asked(&self, times: u64) {
+        let asked = async || (self.soc().counters().requests >= times).then_some(());
+        eventually(&format!("try number {times}"), PATIENCE, asked).await;
+    }
+
+    /// The one of the running workers that has tried once.
+    async fn who_tried(&self) -> usize {
+        eventually("somebody has tried", PATIENCE, async || {
+            self.pool.each("attempts_total", &["channel=\"soc\""]).await.iter().position(|tries| *tries == 1)
+        })
+        .await
+    }
 }
