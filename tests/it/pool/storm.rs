@@ -205,3 +205,28 @@ async fn an_approval_overtakes_a_backlog_that_is_told_one_by_one_and_goes_on_doi
     assert!(waits.iter().all(|wait| *wait <= 5 * SECOND), "approvals were posted after {waits:?}");
     assert!(before < BACKLOG / 2, "{before} were told: there was nothing to overtake");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_is_counted_exactly_while_all_of_its_workers_are_replaced() {
+    // Goal: who leaves in order finishes the digest that is under way, and hands over the rest, so that nothing is counted twice.
+    const STORM: usize = 4_000;
+    const PARTS: usize = 8;
+    let script = Script::accept().exact_rate(2, SECOND);
+    let mut stage =
+        Stage::set("relay", 2, script, &format!("rate_limit = \"2/s\"\nburst = 1\n{DIGESTS}{PATIENT}")).await;
+    for (number, part) in storm("relay", STORM, 400).chunks(STORM / PARTS).enumerate() {
+        stage.publish_once(part).await;
+        if number % 2 == 1 {
+            stage.until_taken("soc", stage.soc().counters().taken + 1).await;
+            stage.pool.join().await;
+            stage.pool.leave(0).await;
+        }
+    }
+    stage.until_storm_told(STORM as u64, Duration::from_mins(1)).await;
+    stage.until_quiet().await;
+    let told = Told::by(stage.soc());
+    println!("{} in {} digests, {} alone", told.folded, told.digests, told.alone.len());
+    assert_eq!((told.decisions(), told.alone_twice()), (STORM as u64, 0), "each decision is told once");
+    assert_eq!(stage.soc().counters().violations, 0);
+    assert!(stage.pool.end().await.is_empty(), "there are dead letters");
+}

@@ -9,7 +9,7 @@ use interven_alerts::{
 use tokio::time::Instant;
 
 use super::{NO_DIGESTS, SECOND, Stage, Usage, denies};
-use crate::support::{eventually, rabbit::Rabbit, scene::Scene, worker::PATIENCE};
+use crate::support::{eventually, scene::Scene, worker::PATIENCE};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_worker_sends_within_a_second_when_the_one_that_sent_is_killed() {
