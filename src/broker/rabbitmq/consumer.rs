@@ -217,7 +217,7 @@ impl Consumer {
             Event::Due => side.due(),
             Event::Marked(confirmed) => side.marked(confirmed),
             Event::Looked(outcome) => {
-                if let Some(delivery) = side.looked(outcome, channel).await.map_err(Over::Failed)? {
+                for delivery in side.looked(outcome, channel).await.map_err(Over::Failed)? {
                     self.pass_urgent(delivery, session).await?;
                 }
             }
@@ -244,9 +244,10 @@ impl Consumer {
                     return Err(Over::Failed(Failure::new(why, "", false)));
                 }
             };
-            let urgent = if side.owns() { None } else { side.own(channel).await.map_err(Over::Failed)? };
-            if let Some(urgent) = urgent {
-                self.pass_urgent(urgent, session).await?;
+            if !side.owns() {
+                for urgent in side.own(channel).await.map_err(Over::Failed)? {
+                    self.pass_urgent(urgent, session).await?;
+                }
             }
             if is_marker(&delivery) {
                 side.keep(delivery.delivery_tag);
@@ -267,8 +268,10 @@ impl Consumer {
 
     async fn pass_urgent(&self, delivery: Delivery, session: &Arc<Session>) -> Result<(), Over> {
         let Some((_, arrivals)) = &self.urgent else { return Ok(()) };
-        let receipt = session.delivered_urgent(delivery.delivery_tag);
-        self.pass(arrivals, delivery, receipt).await
+        match Side::urgent(session, &delivery) {
+            Some(receipt) => self.pass(arrivals, delivery, receipt).await,
+            None => Ok(()),
+        }
     }
 
     async fn pass(&self, to: &mpsc::Sender<Arrival>, delivery: Delivery, receipt: Receipt) -> Result<(), Over> {

@@ -1,7 +1,7 @@
 //! Lanes as a whole: how much waits in one, and how one is removed.
 //!
 //! RabbitMQ deletes a quorum queue without asking whether it is empty or in use: both flags of `queue.delete` are refused for
-//! this kind, and the refusal costs the connection. So a lane is *claimed* before it is removed: we consume its queue, as its
+//! this kind, and the refusal costs the connection. So a lane is *claimed* before it is removed: we consume its queues, as their
 //! single active consumer, and know that we are by a marker of our own that comes back to us. From then on nobody else gets
 //! anything from the lane, what is there comes to us and is only borrowed, and a worker that begins to consume the lane meanwhile
 //! stands by; it is told when the queue is deleted, and makes it again.
@@ -62,8 +62,8 @@ impl Inner {
 
     /// Removes a lane that is empty and that nobody consumes; see [`Broker::remove_lane`](crate::broker::Broker::remove_lane).
     pub(super) async fn remove_lane(&self, lane: ChannelId) -> Result<u64, Failure> {
-        let queue = Queue::Lane(lane.clone());
-        let (name, urgent_name) = (self.topology.queue(&queue), self.topology.queue(&Queue::Urgent(lane.clone())));
+        let (queue, urgent) = (Queue::Lane(lane.clone()), Queue::Urgent(lane.clone()));
+        let (name, urgent_name) = (self.topology.queue(&queue), self.topology.queue(&urgent));
         let connection = self.connection().await?;
         let looks = open(&connection).await?;
         let in_lane = look(&looks, &name).await?;
@@ -75,21 +75,20 @@ impl Inner {
             return Err(still_consumed(&name));
         }
         let ready = |found: &Option<Found>| found.as_ref().map_or(0, |found| found.ready);
-        let waiting = ready(&in_lane).max(ready(&in_urgent)) + self.sessions.unacknowledged(Some(&queue));
-        if ready(&in_urgent) > 0 || waiting > ready(&in_lane) {
+        let ours = self.sessions.unacknowledged(Some(&queue));
+        let waiting = ready(&in_lane).max(ready(&in_urgent)) + ours;
+        if ours > 0 {
             return Ok(waiting);
         }
         let channel = open(&connection).await?;
         let outcome = async {
-            // What is ready in the lane may be nothing but markers.
-            if in_lane.is_some() && !self.claim(&channel, &name, &lane).await? {
-                return Ok(waiting.max(1));
+            // What is ready may be nothing but markers. The urgent queue first: while anything is in it, the lane keeps its own.
+            for (queue, there) in [(&urgent, in_urgent.is_some()), (&queue, in_lane.is_some())] {
+                if there && !self.claim(&channel, queue).await? {
+                    return Ok(waiting.max(1));
+                }
             }
             if in_urgent.is_some() {
-                let newcomers = look(&channel, &urgent_name).await?.map_or(0, |found| found.ready);
-                if newcomers > 0 {
-                    return Ok(newcomers);
-                }
                 delete(&channel, &urgent_name).await?;
             }
             if in_lane.is_some() {
@@ -104,16 +103,16 @@ impl Inner {
         outcome
     }
 
-    /// Becomes the one consumer of a lane's queue, and swallows its markers. Whether nothing else is in it.
-    async fn claim(&self, channel: &Channel, name: &str, lane: &ChannelId) -> Result<bool, Failure> {
-        let doing = "could not claim the queue";
+    /// Becomes the one consumer of a queue of a lane, and swallows its markers. Whether nothing else is in it.
+    async fn claim(&self, channel: &Channel, queue: &Queue) -> Result<bool, Failure> {
+        let (doing, name) = ("could not claim the queue", &self.topology.queue(queue));
         let call = async {
             channel.basic_qos(BORROWED_MAX, BasicQosOptions::default()).await?;
             channel.basic_consume(short(name), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await
         };
         let mut consumer = limited(doing, name, CONNECTION_LIMIT, call).await?;
         let id = format!("claim-{:016x}", fastrand::u64(..));
-        let signal = self.publishers.signal(lane, MARKER, id.clone());
+        let signal = self.publishers.signal(queue.clone(), MARKER, id.clone());
         let refused = |error| Failure::new(format!("{doing} `{name}`: {error}"), "look at the broker's log", false);
         signal.await.map_err(refused)?;
         let deadline = Instant::now() + CLAIM_LIMIT;

@@ -251,7 +251,7 @@ impl Broker for RabbitMq {
         Box::pin(async move {
             match message.to.clone() {
                 Destination::Queue(Queue::Urgent(lane)) => {
-                    urgent::publish(&inner.publishers, &inner.topology, &inner.consuming, message, &lane).await
+                    urgent::publish(&inner.publishers, &inner.topology, message, &lane).await
                 }
                 Destination::DecisionsExchange
                 | Destination::ApprovalsExchange(_)

@@ -10,6 +10,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +22,7 @@ use super::{
     quarantine::Quarantine,
     topology::{Topology, close},
 };
-use crate::{
-    broker::{Destination, Message, PublishError, Queue},
-    model::ChannelId,
-};
+use crate::broker::{Destination, Message, PublishError, Queue};
 
 /// The most messages that are published before their confirms are awaited.
 pub(super) const BATCH: usize = 256;
@@ -72,10 +70,9 @@ impl Publishers {
         self.send(message, None).await
     }
 
-    /// Publishes a message between workers to a lane's queue.
-    pub(super) async fn signal(&self, lane: &ChannelId, kind: &'static str, id: String) -> Result<(), PublishError> {
-        let to = Destination::Queue(Queue::Lane(lane.clone()));
-        self.send(Message { to, id, body: bytes::Bytes::new() }, Some(kind)).await
+    /// Publishes a message between workers, which has nothing but its kind and an id.
+    pub(super) async fn signal(&self, queue: Queue, kind: &'static str, id: String) -> Result<(), PublishError> {
+        self.send(Message { to: Destination::Queue(queue), id, body: Bytes::new() }, Some(kind)).await
     }
 
     async fn send(&self, message: Message, kind: Option<&'static str>) -> Result<(), PublishError> {

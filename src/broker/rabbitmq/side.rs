@@ -15,7 +15,7 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     failure::{ACCESS_REFUSED, Failure, NOT_FOUND, limited},
@@ -23,12 +23,16 @@ use super::{
     topology::short,
     urgent::{MARKER, Seen, TAKE_LIMIT, Tools, mark},
 };
+use crate::broker::Receipt;
 
 /// Urgent messages that may be out besides a lane's window.
 pub(super) const WINDOW: u16 = 64;
 
 /// How often the urgent queue is looked at while a marker is held.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often an owner that could not consume the urgent queue tries again.
+const TAKE_AGAIN: Duration = Duration::from_secs(5);
 
 /// When a session that does not consume the urgent queue looks at it first, and how often then.
 const SLOW_LOOK: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
@@ -41,6 +45,9 @@ const HELD_MAX: (Duration, usize) = (Duration::from_mins(10), 20_000);
 
 /// The longest that a call on the session's own channel may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest that the probe may take to come back before the lane goes on.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Whether a delivery is a marker.
 pub(super) fn is_marker(delivery: &Delivery) -> bool {
@@ -124,30 +131,45 @@ impl Side {
 
     /// The lane's queue gave us something: so the urgent queue is ours too. Returns what is urgent and there already, so that it
     /// goes first. An error costs the session.
-    pub(super) async fn own(&mut self, channel: &Channel) -> Result<Option<Delivery>, Failure> {
+    pub(super) async fn own(&mut self, channel: &Channel) -> Result<Vec<Delivery>, Failure> {
         self.owns = true;
-        let Some(tools) = self.tools.clone() else { return Ok(None) };
+        let Some(tools) = self.tools.clone() else { return Ok(Vec::new()) };
         if self.consumer.is_some() || tools.is_refused() || !tools.topology.has_urgent(&tools.lane) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        // The next try is a look's, if this one fails.
+        // If this fails, it is tried again on the side.
         self.at = Instant::now() + LOOK;
-        let seen = match timeout(TAKE_LIMIT, tools.look()).await {
-            Ok(Ok(seen)) => seen,
+        match timeout(TAKE_LIMIT, tools.look(true)).await {
+            Ok(Ok(Seen { probe: Some(probe), .. })) => self.take(channel, &tools, &probe).await,
+            Ok(Ok(_)) | Err(_) => Ok(Vec::new()),
             Ok(Err(failure)) => {
-                tracing::debug!(lane = %tools.lane, %failure, "the urgent queue could not be looked at");
-                return Ok(None);
+                tracing::debug!(lane = %tools.lane, %failure, "the urgent queue could not be taken yet");
+                Ok(Vec::new())
             }
-            Err(_) => return Ok(None),
-        };
-        self.consume(channel, &tools).await?;
-        let Some(consumer) = self.consumer.as_mut().filter(|_| seen.urgent.0 > 0) else { return Ok(None) };
-        match timeout(TAKE_LIMIT, consumer.next()).await {
-            Ok(Some(Ok(delivery))) => Ok(Some(delivery)),
-            Ok(Some(Err(error))) => Err(Failure::of("the consumer was ended", error)),
-            // Gone again, or still with the owner before us.
-            Ok(None) | Err(_) => Ok(None),
         }
+    }
+
+    /// Consumes the urgent queue, and waits until the probe has come back.
+    async fn take(&mut self, channel: &Channel, tools: &Tools, probe: &str) -> Result<Vec<Delivery>, Failure> {
+        self.consume(channel, tools).await?;
+        let (mut came, end) = (Vec::new(), Instant::now() + PROBE_LIMIT);
+        // No more can come than the window; and it is no loss if the owner before us still has the queue.
+        while let Some(consumer) = self.consumer.as_mut().filter(|_| came.len() < usize::from(WINDOW)) {
+            match timeout_at(end, consumer.next()).await {
+                Ok(Some(Ok(delivery))) => {
+                    let id = delivery.properties.message_id().as_ref();
+                    let is_probe = id.is_some_and(|id| id.as_str() == probe);
+                    came.push(delivery);
+                    if is_probe {
+                        break;
+                    }
+                }
+                Ok(Some(Err(error))) => return Err(Failure::of("the consumer was ended", error)),
+                Ok(None) => self.gone(),
+                Err(_) => break,
+            }
+        }
+        Ok(came)
     }
 
     /// Consumes the urgent queue on the session's own channel.
@@ -175,6 +197,16 @@ impl Side {
         }
     }
 
+    /// Something came by the urgent queue: its receipt, or nothing if it is a probe.
+    pub(super) fn urgent(session: &Arc<Session>, delivery: &Delivery) -> Option<Receipt> {
+        if is_marker(delivery) {
+            session.hold(delivery.delivery_tag);
+            session.release(delivery.delivery_tag);
+            return None;
+        }
+        Some(session.delivered_urgent(delivery.delivery_tag))
+    }
+
     /// A marker came by the lane's queue: it takes the place of the one before.
     pub(super) fn keep(&mut self, tag: u64) {
         self.session.hold(tag);
@@ -198,7 +230,12 @@ impl Side {
     /// It is time for a look, or for a new marker.
     pub(super) fn due(&mut self) {
         let Some(tools) = self.tools.clone() else { return };
-        let pause = if self.held.is_some() { LOOK } else { SLOW_LOOK.1 };
+        let wants = self.owns && self.consumer.is_none() && tools.topology.has_urgent(&tools.lane);
+        let pause = match (wants, &self.held) {
+            (true, _) => TAKE_AGAIN,
+            (false, Some(_)) => LOOK,
+            (false, None) => SLOW_LOOK.1,
+        };
         self.at = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
         if self.held.is_some() && !tools.topology.has_urgent(&tools.lane) {
             self.release();
@@ -209,7 +246,8 @@ impl Side {
         if self.is_held_too_long() {
             self.errand = Some(Box::pin(async move { Event::Marked(mark(&tools.publishers, &tools.lane).await) }));
         } else if self.held.is_some() || self.consumer.is_none() {
-            self.errand = Some(Box::pin(async move { Event::Looked(tools.look().await) }));
+            let probe = self.owns && self.consumer.is_none();
+            self.errand = Some(Box::pin(async move { Event::Looked(tools.look(probe).await) }));
         }
     }
 
@@ -230,19 +268,19 @@ impl Side {
         &mut self,
         outcome: Result<Seen, Failure>,
         channel: &Channel,
-    ) -> Result<Option<Delivery>, Failure> {
-        let Some(tools) = self.tools.clone() else { return Ok(None) };
+    ) -> Result<Vec<Delivery>, Failure> {
+        let Some(tools) = self.tools.clone() else { return Ok(Vec::new()) };
         let seen = match outcome {
             Ok(seen) => seen,
             Err(failure) => {
                 if failure.reply_code() != Some(NOT_FOUND) {
                     tracing::debug!(lane = %tools.lane, %failure, "the urgent queue could not be looked at");
                 }
-                return Ok(None);
+                return Ok(Vec::new());
             }
         };
-        if self.owns && self.consumer.is_none() {
-            return self.own(channel).await;
+        if let (Some(probe), None) = (&seen.probe, &self.consumer) {
+            return self.take(channel, &tools, probe).await;
         }
         if let Some(held) = &mut self.held {
             let (ready, consumers) = seen.urgent;
@@ -255,7 +293,7 @@ impl Side {
             // Whoever owns the lane may not know it.
             self.errand = Some(Box::pin(async move { Event::Marked(mark(&tools.publishers, &tools.lane).await) }));
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
     /// The urgent queue was deleted under us.

@@ -122,11 +122,6 @@ impl Topology {
         self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
     }
 
-    /// Whether a lane is one of ours.
-    pub(super) fn knows(&self, lane: &ChannelId) -> bool {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).contains(lane)
-    }
-
     /// Whether a lane has an urgent queue, as far as is known.
     pub(super) fn has_urgent(&self, lane: &ChannelId) -> bool {
         !self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner).contains(lane)

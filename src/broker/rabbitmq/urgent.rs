@@ -6,7 +6,10 @@
 //!
 //! - **A delivery from the lane's queue proves that we own it.** On the first one a session consumes the urgent queue too, on the
 //!   same AMQP channel: both consumers live and die together, so a standby never has the urgent queue of a lane that another owns.
-//!   (While a dead owner's channel is being taken apart, the next one waits in the urgent queue's own line for a moment.)
+//!   (While a dead owner's channel is being taken apart, the next one waits in the urgent queue's own line for a moment.) It
+//!   publishes a marker to the urgent queue first, a *probe*: a queue that does not confirm that one would hold up the channel,
+//!   and the lane with it, if it were consumed. When the probe comes back, all that was urgent until then has come too, and is
+//!   handed out before the delivery that began it.
 //! - **Who publishes something urgent then publishes a marker to the lane's queue**, so that an idle owner learns that it is one. A
 //!   marker is swallowed here; no lane ever sees one. The urgent message is confirmed first: whoever gets the marker finds it.
 //! - **The owner holds the newest marker** unacknowledged until nothing urgent is left, so that its successor gets it. It is
@@ -26,16 +29,18 @@
 //!   publishes a marker.
 //! - A marker is held for ten minutes: the broker would close the channel after thirty. A new one is published and confirmed, then
 //!   the old one is released.
-//! - The urgent queue is deleted: the session goes on without it, the slow look makes it again if it may, and what is published
-//!   meanwhile goes to the lane's queue.
-//! - The urgent queue has no leader: looks say 0 ready and 0 consumers then, which does not count as empty.
+//! - The urgent queue is deleted: the session goes on without it, a look makes it again if it may, and what is published meanwhile
+//!   goes to the lane's queue. The publisher does not make it again: RabbitMQ 3.10 takes a consumer over to a queue of the same
+//!   name that is made in the moment of the deletion, and then passes nothing on that this one gives it.
+//! - The urgent queue has no leader: looks say 0 ready and 0 consumers then, which does not count as empty. The lane goes on, and
+//!   what is urgent waits with its publisher.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     failure::{Failure, NOT_FOUND},
@@ -64,28 +69,16 @@ const MARK_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_se
 pub(super) async fn publish(
     publishers: &Publishers,
     topology: &Topology,
-    consuming: &Link,
     message: Message,
     lane: &ChannelId,
 ) -> Result<(), PublishError> {
-    let mut tries = if topology.has_urgent(lane) { 2 } else { 0 };
-    while tries > 0 {
-        tries -= 1;
+    if topology.has_urgent(lane) {
         match publishers.publish(message.clone()).await {
             Ok(()) => {
                 mark(publishers, lane).await;
                 return Ok(());
             }
-            Err(PublishError::Unroutable { .. }) if tries > 0 && topology.knows(lane) => {
-                // It was deleted, or never there: once more if it can be made.
-                let Some(connection) = consuming.now() else { break };
-                let queue = Queue::Urgent(lane.clone());
-                match timeout(TAKE_LIMIT, topology.establish_queue(&connection, &queue)).await {
-                    Ok(Ok(())) if topology.has_urgent(lane) => {}
-                    Ok(_) | Err(_) => break,
-                }
-            }
-            Err(PublishError::Unroutable { .. }) => break,
+            Err(PublishError::Unroutable { .. }) => {}
             Err(error) => return Err(error),
         }
     }
@@ -97,7 +90,7 @@ pub(super) async fn mark(publishers: &Publishers, lane: &ChannelId) -> bool {
     for pause in MARK_AGAIN.into_iter().map(Some).chain([None]) {
         // One and the same id in a batch would share the blame if one of them was returned.
         let id = format!("marker-{:016x}", fastrand::u64(..));
-        match (publishers.signal(lane, MARKER, id).await, pause) {
+        match (publishers.signal(Queue::Lane(lane.clone()), MARKER, id).await, pause) {
             (Ok(()), _) => return true,
             (Err(error), Some(pause)) => {
                 tracing::debug!(%lane, %error, "a marker was not confirmed");
@@ -125,6 +118,8 @@ pub(super) struct Seen {
     pub(super) urgent: (u32, u32),
     /// Ready in the lane's queue.
     pub(super) lane: u32,
+    /// The id of the marker that was published to the urgent queue to see that it works.
+    pub(super) probe: Option<String>,
 }
 
 impl Tools {
@@ -146,8 +141,9 @@ impl Tools {
         *self.refused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
-    /// Looks into both queues. An urgent queue that is not there is made, if it may be.
-    pub(super) async fn look(&self) -> Result<Seen, Failure> {
+    /// Looks into both queues. An urgent queue that is not there is made, if it may be. With `probe` it must take a marker too,
+    /// which comes back to whoever consumes it.
+    pub(super) async fn look(&self, probe: bool) -> Result<Seen, Failure> {
         let lost = || Failure::new("the broker is not connected", "", false);
         let connection = self.link.now().ok_or_else(lost)?;
         // A missing queue costs the channel, and a queue without a leader holds it up: so it is nobody else's.
@@ -169,6 +165,13 @@ impl Tools {
         }
         let lane = look_at_queue(&channel, &self.topology.queue(&Queue::Lane(self.lane.clone()))).await?;
         close(&channel).await;
-        Ok(Seen { urgent: (urgent.message_count(), urgent.consumer_count()), lane: lane.message_count() })
+        let probe = probe.then(|| format!("probe-{:016x}", fastrand::u64(..)));
+        if let Some(id) = probe.clone() {
+            let signal = self.publishers.signal(Queue::Urgent(self.lane.clone()), MARKER, id);
+            let silent = |error| Failure::new(format!("the urgent queue takes nothing: {error}"), "", false);
+            signal.await.map_err(silent)?;
+        }
+        let urgent = (urgent.message_count(), urgent.consumer_count());
+        Ok(Seen { urgent, lane: lane.message_count(), probe })
     }
 }

@@ -13,6 +13,12 @@ async fn replica(call: &str, queue: &str) {
     assert!(said.contains("ok"), "{call}: {said}");
 }
 
+/// Stops or starts the one replica of a quorum queue.
+async fn server(call: &str, queue: &str) {
+    let said = Rabbit::shared().ctl(&["eval", &format!("ra:{call}(quorum_queues, {{'%2F_{queue}', node()}}).")]).await;
+    assert!(said.contains("ok"), "{call}: {said}");
+}
+
 fn lane_queue(id: &str) -> Destination {
     Destination::Queue(Queue::Lane(lane(id)))
 }
@@ -64,4 +70,37 @@ async fn a_queue_that_confirms_nothing_costs_the_others_one_failed_batch_and_no_
         drain(&mut broker.consume(Queue::Lane(lane(id)), window(100)), [0, 2, 3, 4, 5, 7]).await;
     }
     broker.close().await;
+}
+
+/// A lane whose urgent queue is out of order from before a consumer comes until after it has drained the rest.
+async fn drains_without_its_urgent_queue(prefix: &str, out_of_order: impl AsyncFn(bool)) {
+    let broker = rabbit(Rabbit::shared().url(), prefix);
+    broker.ready(PATIENCE).await.unwrap();
+    let urgent = Destination::Queue(Queue::Urgent(lane("soc")));
+    publish(&broker, &urgent, 50..51).await;
+    publish(&broker, &lane_queue("soc"), 0..50).await;
+    out_of_order(true).await;
+    let mut arrivals = broker.consume(Queue::Lane(lane("soc")), window(10));
+    drain(&mut arrivals, 0..50).await;
+    out_of_order(false).await;
+    // A consumer that was refused leaves the urgent queue alone for a while, so it is the next one that finds it.
+    drop(arrivals);
+    drain(&mut broker.consume(Queue::Lane(lane("soc")), window(10)), 50..51).await;
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_whose_urgent_queue_says_nothing_goes_on_without_it() {
+    let prefix = unique_prefix();
+    let queue = format!("{prefix}.alerts.lane.soc.urgent");
+    let out_of_order = async |out| replica(if out { "suspend" } else { "resume" }, &queue).await;
+    drains_without_its_urgent_queue(&prefix, out_of_order).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_whose_urgent_queue_has_no_leader_goes_on_without_it() {
+    let prefix = unique_prefix();
+    let queue = format!("{prefix}.alerts.lane.soc.urgent");
+    let out_of_order = async |out| server(if out { "stop_server" } else { "restart_server" }, &queue).await;
+    drains_without_its_urgent_queue(&prefix, out_of_order).await;
 }
