@@ -114,7 +114,7 @@ async fn run(arguments: &Arguments) {
     // What else happens on the machine only ever adds, so the quietest rounds are the nearest to the truth.
     let quietest = |of: fn(&Measured) -> f64| {
         let least =
-            |side: Side| pairs.iter().map(|(alone, beside)| of(if side == Side::Alone { alone } else { beside }));
+            |side: Side| pairs.iter().map(move |(alone, beside)| of(if side == Side::Alone { alone } else { beside }));
         [Side::Alone, Side::Beside].map(|side| least(side).fold(f64::INFINITY, f64::min) * 1e3)
     };
     let ([p50_alone, p50_beside], [p99_alone, p99_beside]) = (quietest(|one| one.p50), quietest(|one| one.p99));
