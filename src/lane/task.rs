@@ -322,7 +322,8 @@ impl Lane {
                 return;
             }
             let Some((load, parcel)) = self.next_parcel(now, probe).await else { return };
-            self.pace.take(now);
+            // Not `now`: rendering a digest of thousands takes its time, and the endpoint counts from when it sees the request.
+            self.pace.take(Instant::now());
             self.folding.last = load.digest.is_some();
             sends.push(self.send(load, parcel, probe));
         }
@@ -385,8 +386,9 @@ impl Lane {
 
     fn send(&self, load: Load, parcel: Parcel, probe: bool) -> BoxFuture<'static, Sent> {
         let (post, limit, detoured) = (Arc::clone(&self.tools.post), self.plan.timeout, self.detour.is_some());
+        // From here on, and not from the first poll: a loop that is busy with arrivals may come to it later.
+        let started = Instant::now();
         Box::pin(async move {
-            let started = Instant::now();
             let result = post.post(parcel, limit).await;
             Sent { load, result, took: started.elapsed(), probe, detoured }
         })

@@ -127,6 +127,14 @@ impl Script {
         self
     }
 
+    /// The same without tolerance: of two accepted requests, the later one's head never arrives sooner after the earlier one's
+    /// than the limit says. For workers on the same machine, where no network comes in between.
+    #[must_use]
+    pub fn exact_rate(mut self, count: usize, per: Duration) -> Self {
+        self.windows.push(Window { count: count.max(1), per, passed: VecDeque::new() });
+        self
+    }
+
     /// What happens to a request with this body.
     pub(super) fn next(&mut self, body: &[u8]) -> Step {
         let rule = self.rules.iter().find(|(needle, _)| !needle.is_empty() && find(body, needle).is_some());
@@ -194,6 +202,17 @@ mod tests {
         let wait = script.admit(start + SECOND / 2).unwrap_err();
         assert_eq!(wait, Duration::from_millis(450));
         assert!(script.admit(start + SECOND).is_ok(), "a refused request uses up nothing");
+    }
+
+    #[test]
+    fn an_exact_rate_turns_down_what_comes_a_millisecond_early_and_nothing_else() {
+        let mut script = Script::accept().exact_rate(1, SECOND);
+        let start = Instant::now();
+        let early = start + Duration::from_millis(999);
+        assert!(script.admit(start).is_ok());
+        assert_eq!(script.admit(early).unwrap_err(), Duration::from_millis(1));
+        assert!(script.admit(start + SECOND).is_ok(), "a refused request uses up nothing");
+        assert!(script.admit(early + SECOND).is_err(), "the limit counts from the last that was accepted");
     }
 
     #[test]

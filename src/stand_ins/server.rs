@@ -293,7 +293,7 @@ async fn serve(shared: &Shared, stream: TcpStream) {
                 return;
             }
         };
-        let reply = match shared.meet(&request) {
+        let reply = match shared.meet(&request, connection.head_at()) {
             Act::Say(reply) => reply,
             Act::SayLater(delay) => {
                 sleep(delay).await;
@@ -319,7 +319,7 @@ impl Shared {
     }
 
     /// Decides what is done about a request, and records it unless that comes later.
-    fn meet(&self, request: &Request) -> Act {
+    fn meet(&self, request: &Request, arrived: Instant) -> Act {
         let now = Instant::now();
         let (step, allowance) = {
             let mut state = self.state();
@@ -328,7 +328,7 @@ impl Shared {
                 if state.quiet_until.is_some_and(|until| now < until) {
                     state.records.counters.impatient += 1;
                 }
-                match state.script.admit(now) {
+                match state.script.admit(arrived) {
                     Ok(allowance) => (state.script.next(&plain_body(request)), allowance),
                     Err(wait) => {
                         state.records.counters.violations += 1;

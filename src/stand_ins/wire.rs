@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::Instant,
 };
 
 use crate::model::Reply;
@@ -76,11 +77,18 @@ impl From<std::io::Error> for NoRequest {
 pub(super) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// When the head of the present request had been read.
+    head_at: Instant,
 }
 
 impl Connection {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, buffer: Vec::with_capacity(8 * 1024) }
+        Self { stream, buffer: Vec::with_capacity(8 * 1024), head_at: Instant::now() }
+    }
+
+    /// When the head of the last request had been read.
+    pub(super) fn head_at(&self) -> Instant {
+        self.head_at
     }
 
     /// Reads the next request whole.
@@ -96,6 +104,7 @@ impl Connection {
         };
         let head = std::str::from_utf8(&self.buffer[..head_end]).map_err(|_| NoRequest::Bad(400))?;
         let mut request = parse_head(head).ok_or(NoRequest::Bad(400))?;
+        self.head_at = Instant::now();
         self.buffer.drain(..head_end + 4);
         if request.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;

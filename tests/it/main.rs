@@ -10,5 +10,6 @@ mod broker;
 mod cli;
 mod dead_letters;
 mod main_job;
+mod pool;
 mod support;
 mod worker;

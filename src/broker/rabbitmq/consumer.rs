@@ -319,6 +319,9 @@ impl Consumer {
         if let Err(failure) = session.flush(channel, &mut schedule, true).await {
             tracing::debug!(%failure, "the last acknowledgements were not sent, their messages come again");
         }
+        if channel.status().connected() {
+            session.caught_up().await;
+        }
         session.end();
         close(channel).await;
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use lapin::{
     Channel,
     message::Delivery,
@@ -303,16 +303,29 @@ impl Side {
         self.at = Instant::now() + LOOK;
     }
 
-    /// Takes nothing more, and gives the marker to whoever is next.
+    /// Takes nothing more, and gives the marker to whoever is next. Where nothing urgent is left there is nothing to say, and a
+    /// marker would stand in the lane's queue like a delivery that waits.
     pub(super) async fn end(&mut self, channel: &Channel) {
         self.errand = None;
         if !channel.status().connected() {
             return;
         }
-        let marker = self.held.take().map(|held| held.tag);
+        // What a look cannot see, because it is on its way to us, is looked for when the consumer has been cancelled; if it is
+        // missed there too, a slow look finds it.
+        let looks = self.tools.clone().filter(|_| self.held.is_some() && self.consumer.is_some());
+        let nothing_left = match looks.map(|tools| async move { timeout(LOOK, tools.look(false)).await }) {
+            Some(look) => matches!(look.await, Ok(Ok(Seen { urgent: (0, 1..), .. }))),
+            None => false,
+        };
+        let mut marker = self.held.take().map(|held| held.tag);
         let call = async {
-            if let Some(consumer) = self.consumer.take() {
+            let mut on_the_wire = false;
+            if let Some(mut consumer) = self.consumer.take() {
                 channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+                on_the_wire = consumer.next().now_or_never().flatten().is_some();
+            }
+            if nothing_left && !on_the_wire && self.session.urgent_out() == 0 {
+                marker.take().into_iter().for_each(|tag| self.session.release(tag));
             }
             if let Some(tag) = marker {
                 // It may go to the tail of the queue: it is as good there, behind deliveries that prove the same.

@@ -1,6 +1,7 @@
 //! What the tests stand on: real brokers, real workers, and waiting without sleeping.
 
 pub(crate) mod firewall;
+pub(crate) mod pool;
 pub(crate) mod process;
 pub(crate) mod rabbit;
 pub(crate) mod scene;

@@ -141,6 +141,19 @@ impl Rabbit {
         (number(), number())
     }
 
+    /// How many messages a quorum queue holds at this moment, handed out or not, and how long their bodies are together. What
+    /// `list_queues` says is some seconds old.
+    pub(crate) async fn weight(&self, queue: &str) -> (u64, u64) {
+        let ask = format!(
+            "{{ok, {{_, All}}, _}} = ra:local_query({{'%2F_{queue}', node()}}, fun rabbit_fifo:overview/1), \
+             [maps:get(Key, All) || Key <- [num_messages, enqueue_message_bytes, checkout_message_bytes]]."
+        );
+        let said = self.ctl(&["eval", &ask]).await;
+        let numbers: Vec<u64> =
+            said.trim().trim_matches(['[', ']']).split(',').map(|number| number.parse().unwrap()).collect();
+        (numbers[0], numbers[1] + numbers[2])
+    }
+
     fn environment(&self, command: &mut Command) {
         let (dir, port) = (&self.dir, self.port);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
