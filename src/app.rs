@@ -141,9 +141,9 @@ impl Worker {
         let filters = plan.channels.iter().map(|channel| channel.filter.clone()).collect();
         let router = Arc::new(Router::new(Routes::new(filters), handles));
 
-        let (routing, routed) = watch::channel(Arc::clone(&router));
+        let (present, routing) = watch::channel(Arc::clone(&router));
         let intake = Intake {
-            router: routed,
+            router: routing,
             settler: settler.clone(),
             logger: keep_decisions.then_some(logger),
             clock,
@@ -167,7 +167,7 @@ impl Worker {
             background,
             broker,
             store,
-            routing,
+            routing: present,
             metrics,
             doors: None,
             grace: plan.shutdown_grace,

@@ -87,12 +87,12 @@ impl Intake {
 
     async fn take_in(&self, router: &Router, arrival: Arrival, matches: &mut Matches) {
         let Arrival { body, redelivered, receipt } = arrival;
-        let routed = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let decision = Decision::decode(body.clone())?;
             router.routes.matches(&decision, matches);
             Ok::<Decision, DecodeError>(decision)
         }));
-        match routed {
+        match outcome {
             Ok(Ok(decision)) => self.hand_over(router, Arc::new(decision), redelivered, receipt, matches).await,
             Ok(Err(fault)) => {
                 self.metrics.malformed.inc();

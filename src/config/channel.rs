@@ -23,6 +23,9 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(10);
 const DIGEST_OVER: NonZeroU32 = NonZeroU32::new(20).expect("20 is not zero");
 
+/// Above this a lane's window ends before there is anything to fold: see `lane/task/window.rs`.
+const DIGEST_OVER_MAX: NonZeroU32 = NonZeroU32::new(9_000).expect("9,000 is not zero");
+
 /// The most sends under way at once in one lane.
 const CONCURRENCY_MAX: u16 = 1_024;
 
@@ -159,6 +162,10 @@ fn read_retry(s: &mut Settings<'_>) -> Option<RetryPlan> {
 fn read_digest(s: &mut Settings<'_>) -> Option<DigestPlan> {
     let enabled = s.boolean("enabled").unwrap_or(true);
     let over = s.integer("over", 1..=1_000_000).and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new);
+    if enabled && over.is_some_and(|over| over > DIGEST_OVER_MAX) {
+        let problem = format!("is more than the {DIGEST_OVER_MAX} that a lane looks at, so this channel never folds");
+        s.warn("over", problem, "write enabled = false if that is meant, or a smaller number");
+    }
     enabled.then_some(DigestPlan { over: over.unwrap_or(DIGEST_OVER) })
 }
 

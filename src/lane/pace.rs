@@ -19,7 +19,16 @@ pub struct Pace {
     buckets: Vec<Bucket>,
     /// Not before this moment, whatever the buckets say: the endpoint wanted a rest.
     rest_until: Option<Instant>,
+    /// How long the last requests took.
+    took: VecDeque<Duration>,
 }
+
+/// Over how many requests the shortest way is looked for, and of how many it is not judged yet.
+const TOOK_MAX: usize = 16;
+const TOOK_MIN: usize = 4;
+
+/// What the shortest way may differ from the next one: clocks and schedulers are not exact to the millisecond.
+const GRAIN: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 struct Bucket {
@@ -60,6 +69,17 @@ impl Bucket {
         earned.max(window)
     }
 
+    /// The last send was seen up to `late` after it was made, and so no later than `now`.
+    fn late(&mut self, now: Instant, late: Duration) {
+        if let Some(last) = self.window.as_mut().and_then(|window| window.sent.back_mut()) {
+            *last = (*last + late).min(now.max(*last));
+        }
+        // A bucket that is deeper than one send forgives what a single one lost on its way.
+        if self.slack.is_zero() {
+            self.full_at = self.full_at.map(|full| (full + late).min((now + self.interval).max(full)));
+        }
+    }
+
     fn take(&mut self, now: Instant) {
         self.full_at = Some(self.full_at.map_or(now, |full| full.max(now)) + self.interval);
         if let Some(window) = &mut self.window {
@@ -74,7 +94,7 @@ impl Bucket {
 impl Pace {
     /// A pace that holds all of `rates`; none of them means as fast as can be.
     pub fn new(rates: &[Rate]) -> Self {
-        Self { buckets: rates.iter().copied().map(Bucket::new).collect(), rest_until: None }
+        Self { buckets: rates.iter().copied().map(Bucket::new).collect(), rest_until: None, took: VecDeque::new() }
     }
 
     /// Whether there is any limit.
@@ -91,6 +111,24 @@ impl Pace {
     pub fn take(&mut self, now: Instant) {
         for bucket in &mut self.buckets {
             bucket.take(now);
+        }
+    }
+
+    /// A request has come back that `took` so long. The endpoint counts from when it *sees* a request, which can be as late as
+    /// the reply less the shortest way there and back: what this one lost on its way (a handshake, a slow line, a busy endpoint)
+    /// must not bring the next one too close behind it.
+    pub fn seen(&mut self, now: Instant, took: Duration) {
+        if !self.is_limited() {
+            return;
+        }
+        if self.took.len() == TOOK_MAX {
+            self.took.pop_front();
+        }
+        self.took.push_back(took);
+        let shortest = self.took.iter().min().copied().filter(|_| self.took.len() >= TOOK_MIN).unwrap_or_default();
+        let late = took.saturating_sub(shortest) + GRAIN;
+        for bucket in &mut self.buckets {
+            bucket.late(now, late);
         }
     }
 

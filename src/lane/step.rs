@@ -4,6 +4,9 @@
 //! It does not wait, send or count: the loop in `mod.rs` carries the step out. [`too_late`] is its companion for deliveries
 //! that should not be tried at all any more.
 //!
+//! What a digest is refused for is nobody's fault in particular: it is tried as plain text, and then each delivery goes by itself.
+//! A digest that meets trouble costs its deliveries no attempts.
+//!
 //! What counts as an attempt: a try that the endpoint answered with a failure of its own (5xx, 408, 425). A 429 is a request
 //! to wait, and where no answer came (refused, reset, timeout, TLS, DNS) nothing is known of the payload, so neither uses up
 //! the delivery's attempts; `max_age` bounds both.
@@ -52,8 +55,10 @@ pub struct Tried {
     pub plain: bool,
     /// Whether it was sent to an address that the endpoint had named.
     pub detoured: bool,
-    /// How many deliveries shared the request.
+    /// How many deliveries shared the request, each told in it.
     pub batch: usize,
+    /// Whether the request was a digest of them all.
+    pub digest: bool,
 }
 
 /// The answer to one try: what came back, or why nothing did.
@@ -88,6 +93,8 @@ pub enum Fate {
     },
     /// The batch is sent again in two halves.
     Split,
+    /// The digest is given up: each of its deliveries is told by itself.
+    Unfold,
 }
 
 /// What is different the next time that a delivery is tried.
@@ -159,6 +166,13 @@ pub fn decide(answer: &Answer, tried: Tried, standing: Standing, plan: &RetryPla
             Step { fate: Fate::Again { after: Duration::ZERO, counts: false, form: Form::Plain }, course: flow_on }
         }
         // A batch is refused for one of its members: halves find out which.
+        // It was the digest that the endpoint did not like, and none of its deliveries is to blame.
+        Verdict::Refused { plain_may_pass: false, .. } | Verdict::RefusedOne { .. } if tried.digest && !tried.plain => {
+            Step { fate: Fate::Again { after: Duration::ZERO, counts: false, form: Form::Plain }, course: flow_on }
+        }
+        Verdict::Refused { .. } | Verdict::TooLarge { .. } | Verdict::RefusedOne { .. } if tried.digest => {
+            Step { fate: Fate::Unfold, course: flow_on }
+        }
         Verdict::Refused { .. } | Verdict::TooLarge { .. } if tried.batch > 1 => {
             Step { fate: Fate::Split, course: flow_on }
         }
@@ -199,6 +213,7 @@ fn later(
         Some(asked) => (asked + backoff.sliver(asked)).min(ASKED_WAIT_MAX),
         None => backoff.delay(plan, rounds),
     };
+    let counts = counts && !tried.digest;
     let fate = if counts && is_exhausted(tried.attempts.saturating_add(1), plan) {
         Fate::Bury(DeathReason::Exhausted)
     } else {
@@ -239,6 +254,7 @@ impl Step {
             Fate::Bury(reason) => format!("dead letter: {reason}"),
             Fate::BuryOne { accepted } => format!("{accepted} done, one dead letter, the rest again"),
             Fate::Split => String::from("again in two halves"),
+            Fate::Unfold => String::from("told one by one"),
         };
         match self.course {
             Course::Flow { .. } | Course::Stay => fate,
@@ -253,7 +269,7 @@ mod tests {
     use super::*;
     use crate::model::retry_plan::RetryNumbers;
 
-    const FIRST: Tried = Tried { attempts: 0, plain: false, detoured: false, batch: 1 };
+    const FIRST: Tried = Tried { attempts: 0, plain: false, detoured: false, batch: 1, digest: false };
     const FLOWING: Standing = Standing { probe: false, resting: false, failures: 0, pauses: 0, holds: 0 };
 
     fn plan() -> RetryPlan {
@@ -342,6 +358,25 @@ mod tests {
         assert_eq!(step(Verdict::TooLarge { why: why() }, Tried { batch: 2, ..FIRST }, FLOWING).fate, Fate::Split);
         let one = Verdict::RefusedOne { accepted: 99, why: why() };
         assert_eq!(step(one, Tried { batch: 3, ..FIRST }, FLOWING).fate, Fate::BuryOne { accepted: 2 });
+    }
+
+    #[test]
+    fn a_digest_that_is_refused_is_tried_as_plain_text_and_then_unfolds_and_costs_no_attempts() {
+        let digest = Tried { batch: 1, digest: true, ..FIRST };
+        let plain = Tried { plain: true, ..digest };
+        let again = Fate::Again { after: Duration::ZERO, counts: false, form: Form::Plain };
+        let refusals = || {
+            [true, false]
+                .map(|plain_may_pass| Verdict::Refused { plain_may_pass, why: why() })
+                .into_iter()
+                .chain([Verdict::TooLarge { why: why() }, Verdict::RefusedOne { accepted: 1, why: why() }])
+        };
+        for (rich, poor) in refusals().zip(refusals()) {
+            assert_eq!(step(rich, digest, FLOWING).fate, again);
+            assert_eq!(step(poor, plain, FLOWING).fate, Fate::Unfold);
+        }
+        let last = Tried { attempts: 9, ..digest };
+        assert!(matches!(step(try_later(None, false), last, FLOWING).fate, Fate::Again { counts: false, .. }));
     }
 
     #[test]

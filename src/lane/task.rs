@@ -7,13 +7,16 @@
 //! Start with [`Lane::run`]. What comes in is in `taking.rs`, what a try leads to in `outcome.rs`.
 
 mod batching;
+mod folding;
 mod orders;
 mod outcome;
+mod ready;
+mod recent;
 mod taking;
 mod window;
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::BTreeMap,
     num::NonZeroU16,
     panic::AssertUnwindSafe,
     sync::{
@@ -26,18 +29,18 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::window::window;
+use self::{folding::Folding, ready::Ready, recent::Recent, window::window};
 use crate::{
     broker::{Arrivals, Queue},
     channels::{BatchLimits, Occasion, Parcel},
     lane::{Errand, LanePlan, LaneState, LaneTools, backoff::Backoff, order::Order, pace::Pace, step},
-    model::{DeliveryId, Reply, Trouble},
+    model::{Reply, Trouble},
     telemetry::ChannelMetrics,
 };
 
@@ -57,8 +60,8 @@ const CAUGHT_UP_AFTER: Duration = Duration::from_secs(1);
 /// for 30 minutes (`consumer_timeout`), and a send may still be under way. Source: broker.md.
 const HOLD_MAX: Duration = Duration::from_mins(15);
 
-/// How many delivered ids a lane remembers, so that a redelivery after a lost connection is no duplicate.
-const RECENT_MAX: usize = 4096;
+/// How many deliveries are taken from the lane's queue in one turn.
+const TAKEN_AT_ONCE_MAX: usize = 64;
 
 /// The lane's task.
 pub(super) struct Lane {
@@ -80,10 +83,13 @@ pub(super) struct Lane {
     detour: Option<String>,
     pace: Pace,
     backoff: Backoff,
-    ready: VecDeque<Errand>,
+    ready: Ready,
     later: BTreeMap<(Instant, u64), Errand>,
     later_count: u64,
     forming: Option<Forming>,
+    folding: Folding,
+    /// Whether the last arrival had been handed out before: to this worker, or to another one that sent with a pace of its own.
+    taken_over: bool,
     recent: Recent,
     /// Whether the lane has fallen behind: then what comes waits on the broker, until the lane has caught up.
     overloaded: bool,
@@ -113,9 +119,16 @@ struct Forming {
     due: Instant,
 }
 
+/// What one request tells.
+struct Load {
+    errands: Vec<Errand>,
+    /// Where it is a digest of them all: whether in plain text.
+    digest: Option<bool>,
+}
+
 /// A try that has come back.
 struct Sent {
-    errands: Vec<Errand>,
+    load: Load,
     result: Result<Reply, Trouble>,
     took: Duration,
     probe: bool,
@@ -151,10 +164,12 @@ impl Lane {
             detour: None,
             pace,
             backoff: Backoff::new(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             later: BTreeMap::new(),
             later_count: 0,
             forming: None,
+            folding: Folding::default(),
+            taken_over: false,
             recent: Recent::default(),
             overloaded: false,
             idle_since: None,
@@ -168,40 +183,43 @@ impl Lane {
     /// a duplicate later.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut sends = Sends::new();
-        let mut fresh = Vec::new();
-        let mut retired = None;
+        let (mut fresh, mut arrived) = (Vec::new(), Vec::new());
+        let mut retired: Option<oneshot::Sender<()>> = None;
         while !stop.is_cancelled() {
             let now = Instant::now();
             self.wake_up(now).await;
             self.send_what_may_go(now, &mut sends).await;
             self.catch_up(now, sends.len());
             let wake = self.next_wake(now, sends.len());
-            let free = self.capacity().saturating_sub(self.ready.len() + sends.len());
-            let room = free > 0;
-            let take_memory = room || self.overloaded || !self.flows();
+            let in_hand = self.ready.len() + sends.len();
+            let free = self.capacity().saturating_sub(in_hand);
+            let take_memory = free > 0 || self.overloaded || !self.flows();
             // A lane that flows takes as much as it can send; one that does not hands everything on, but bit by bit.
             let most = if self.flows() && !self.overloaded { free } else { 1 };
-            let take_queue = room && self.may_take_from_queue(sends.len());
+            let queue_room = self.queue_room(sends.len());
             // Every arm is cancel-safe; what follows a won race is not, and is done outside of it.
             tokio::select! {
                 () = stop.cancelled() => {}
-                Some(order) = self.orders.recv() => match order {
-                    Order::Retire(done) => {
-                        retired = Some(done);
+                Some(order) = self.orders.recv() => {
+                    retired = self.obey(order).await;
+                    if retired.is_some() {
                         break;
                     }
-                    order => self.obey(order).await,
-                },
+                }
                 Some(sent) = sends.next(), if !sends.is_empty() => self.conclude(sent).await,
                 1.. = self.inbox.recv_many(&mut fresh, most), if take_memory => {
                     for errand in fresh.drain(..) {
                         self.take_errand(errand, sends.len()).await;
                     }
                 }
-                arrival = self.arrivals.recv(), if take_queue => match arrival {
-                    Some(arrival) => self.take_arrival(arrival).await,
-                    // The broker was closed, or the consumer has died: a lane that ends is noticed, one that waits is not.
-                    None => break,
+                taken = self.arrivals.recv_many(&mut arrived, queue_room), if queue_room > 0 => {
+                    if taken == 0 {
+                        // The broker was closed, or the consumer has died: a lane that ends is noticed, one that waits is not.
+                        break;
+                    }
+                    for arrival in arrived.drain(..) {
+                        self.take_arrival(arrival).await;
+                    }
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
@@ -223,11 +241,19 @@ impl Lane {
         usize::from(self.plan.concurrency.get()).max(self.batching.map_or(1, |limits| limits.events))
     }
 
-    fn may_take_from_queue(&self, under_way: usize) -> bool {
+    /// How many deliveries may be taken from the lane's queue now. One that folds takes what its window holds: only what it has
+    /// seen can it count. What is urgent is taken in any case, and bounded by its own window.
+    fn queue_room(&self, under_way: usize) -> usize {
+        let in_hand = self.ready.len() + under_way;
+        let most = if self.plan.digest.is_some() { self.window.get().into() } else { self.capacity() };
         match self.state {
-            LaneState::Flowing => true,
-            LaneState::Probing { .. } => under_way == 0 && self.ready.is_empty(),
-            LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped => false,
+            LaneState::Flowing if self.arrivals.has_urgent() => {
+                most.saturating_sub(in_hand).clamp(1, TAKEN_AT_ONCE_MAX)
+            }
+            LaneState::Flowing => most.saturating_sub(in_hand).min(TAKEN_AT_ONCE_MAX),
+            LaneState::Probing { .. } if under_way > 0 => 0,
+            LaneState::Probing { .. } => usize::from(self.ready.is_empty() || self.arrivals.has_urgent()),
+            LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped => 0,
         }
     }
 
@@ -284,14 +310,23 @@ impl Lane {
             if sends.len() >= limit || self.pace.next(now) > now {
                 return;
             }
-            let Some((errands, parcel)) = self.next_parcel(now, probe).await else { return };
+            let Some((load, parcel)) = self.next_parcel(now, probe).await else { return };
             self.pace.take(now);
-            sends.push(self.send(errands, parcel, probe));
+            self.folding.last = load.digest.is_some();
+            sends.push(self.send(load, parcel, probe));
         }
     }
 
     /// The next request to send, if one is due.
-    async fn next_parcel(&mut self, now: Instant, probe: bool) -> Option<(Vec<Errand>, Parcel)> {
+    async fn next_parcel(&mut self, now: Instant, probe: bool) -> Option<(Load, Parcel)> {
+        if let Some(digest) = self.next_digest(probe).await {
+            return Some(digest);
+        }
+        let (errands, parcel) = self.next_telling(now, probe).await?;
+        Some((Load { errands, digest: None }, parcel))
+    }
+
+    async fn next_telling(&mut self, now: Instant, probe: bool) -> Option<(Vec<Errand>, Parcel)> {
         match self.batching {
             None => loop {
                 let errand = self.next_in_time().await?;
@@ -337,12 +372,12 @@ impl Lane {
         }
     }
 
-    fn send(&self, errands: Vec<Errand>, parcel: Parcel, probe: bool) -> BoxFuture<'static, Sent> {
+    fn send(&self, load: Load, parcel: Parcel, probe: bool) -> BoxFuture<'static, Sent> {
         let (post, limit, detoured) = (Arc::clone(&self.tools.post), self.plan.timeout, self.detour.is_some());
         Box::pin(async move {
             let started = Instant::now();
             let result = post.post(parcel, limit).await;
-            Sent { errands, result, took: started.elapsed(), probe, detoured }
+            Sent { load, result, took: started.elapsed(), probe, detoured }
         })
     }
 
@@ -394,29 +429,5 @@ impl Lane {
         debug!(channel = %self.plan.id, given_back, "the lane has stopped");
         // The consumer goes before the receipts, so that what is given back comes not again to us.
         drop(self.arrivals);
-    }
-}
-
-/// The deliveries that were delivered last.
-#[derive(Default)]
-struct Recent {
-    order: VecDeque<DeliveryId>,
-    known: HashSet<DeliveryId>,
-}
-
-impl Recent {
-    fn insert(&mut self, id: DeliveryId) {
-        if self.known.insert(id) {
-            self.order.push_back(id);
-            if self.order.len() > RECENT_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.known.remove(&oldest);
-            }
-        }
-    }
-
-    fn contains(&self, id: DeliveryId) -> bool {
-        self.known.contains(&id)
     }
 }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+mod folds;
 mod hands;
+mod orders;
 mod rests;
 
 use super::*;
@@ -20,7 +22,7 @@ use crate::{
     },
     channels::{BatchLimits, Batcher, Endpoint, Occasion, Parcel, judging},
     dead_letters::DeadLetter,
-    model::{DeathReason, Decision, Ending, Reply, RetryPlan, Secret, Timestamp, Trouble, Verdict},
+    model::{DeathReason, Decision, Digest, Ending, Reply, RetryPlan, Secret, Timestamp, Trouble, Verdict},
     settle::Job,
     telemetry::Metrics,
 };
@@ -78,6 +80,12 @@ impl Channel for Plainly {
         assert_ne!(&*delivery.decision.id, "panic", "on purpose");
         let plain = if delivery.plain { "plain:" } else { "" };
         Self::parcel(format!("{plain}{}", delivery.decision.id))
+    }
+
+    fn render_digest(&self, digest: &Digest, plain: bool, _: &Occasion<'_>) -> Option<Parcel> {
+        let possible = !digest.worst.iter().any(|decision| &*decision.id == "no-digest");
+        let plain = if plain { "plain:" } else { "" };
+        possible.then(|| Self::parcel(format!("{plain}digest of {}", digest.total)))
     }
 
     fn judge(&self, reply: &Reply) -> Verdict {
@@ -194,6 +202,7 @@ impl Desk for Counts {
 struct Bench {
     post: Arc<ScriptedPost>,
     handle: LaneHandle,
+    tools: LaneTools,
     queue: Feed,
     jobs: mpsc::Receiver<Job>,
     receipts: Arc<Counts>,
@@ -240,9 +249,9 @@ impl Bench {
         };
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Metrics::new().channel(&plan.id);
-        let handle = start(plan, tools, metrics, &tracker, stop.clone());
+        let handle = start(plan, tools.clone(), metrics, &tracker, stop.clone());
         let receipts = Arc::new(Counts::default());
-        Self { post, handle, queue, jobs, receipts, consumed, stop, tracker, clock, began: Instant::now() }
+        Self { post, handle, tools, queue, jobs, receipts, consumed, stop, tracker, clock, began: Instant::now() }
     }
 
     fn delivery(&self, id: &str) -> Delivery {
@@ -271,7 +280,9 @@ impl Bench {
     async fn parked(&mut self) -> Delivery {
         match self.jobs.recv().await.unwrap() {
             Job::Publish { message, receipt, .. } => {
-                assert_eq!(message.to, Destination::Queue(Queue::Lane(self.handle.id.clone())));
+                let id = || self.handle.id.clone();
+                let own = [Queue::Lane(id()), Queue::Urgent(id())].map(Destination::Queue);
+                assert!(own.contains(&message.to), "{:?}", message.to);
                 receipt.settle();
                 Delivery::from_bytes(&message.body).unwrap()
             }

@@ -45,7 +45,11 @@ pub struct Groups {
 impl Digest {
     /// The digest of `deliveries`; `None` of none.
     pub fn of<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> Option<Self> {
-        let _ = deliveries;
-        None
+        let all: Vec<&Delivery> = deliveries.into_iter().collect();
+        let first = all.first()?;
+        let span = (first.decision.time, first.decision.time);
+        let worst = all.iter().map(|delivery| Arc::clone(&delivery.decision)).take(NAMED_MAX).collect();
+        let (agents, tools, reasons) = Default::default();
+        Some(Self { total: all.len(), kinds: Vec::new(), agents, tools, reasons, span, worst })
     }
 }

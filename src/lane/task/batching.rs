@@ -102,9 +102,9 @@ impl Lane {
         let rest = errands.split_off(half);
         let now = Instant::now();
         if let Some(forming) = self.forming.take() {
-            forming.errands.into_iter().rev().for_each(|errand| self.ready.push_front(errand));
+            self.ready.put_back(forming.errands);
         }
-        rest.into_iter().rev().for_each(|errand| self.ready.push_front(errand));
+        self.ready.put_back(rest);
         let occasion = Occasion { now: self.tools.clock.now(), links: &self.plan.links, detour: None };
         let Some(batcher) = self.plan.channel.batcher() else { return };
         let records: Vec<Bytes> = errands.iter().map(|errand| batcher.record(&errand.delivery, &occasion)).collect();

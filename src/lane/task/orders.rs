@@ -1,6 +1,6 @@
 //! What the lane is told while it runs: a new configuration, an operator's pause and its end.
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::info;
 
 use super::{Lane, window::window};
@@ -11,14 +11,15 @@ use crate::{
 };
 
 impl Lane {
-    /// Does as it is told. [`Order::Retire`] is the loop's own business and never comes here.
-    pub(super) async fn obey(&mut self, order: Order) {
+    /// Does as it is told. To retire is the loop's own business: then it says whom to tell.
+    pub(super) async fn obey(&mut self, order: Order) -> Option<oneshot::Sender<()>> {
         match order {
             Order::Renew(news) => self.renew(news.0, news.1).await,
             Order::Stop => self.stop_sending().await,
             Order::Resume => self.resume(),
-            Order::Retire(_) => {}
+            Order::Retire(done) => return Some(done),
         }
+        None
     }
 
     /// Takes a new configuration over. Nothing that waits is touched: it is rendered, paced and retried by the new one from now on.
@@ -26,7 +27,7 @@ impl Lane {
         info!(channel = %plan.id, "the channel has a new configuration");
         // What was rendered by the old configuration is rendered again.
         if let Some(forming) = self.forming.take() {
-            forming.errands.into_iter().rev().for_each(|errand| self.ready.push_front(errand));
+            self.ready.put_back(forming.errands);
         }
         if plan.pace != self.plan.pace {
             // As if the old pace had just been used up: a reload is no second burst.

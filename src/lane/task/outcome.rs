@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::{LATER_MAX, Lane, Sent, WAIT_IN_MEMORY_MAX};
+use super::{LATER_MAX, Lane, Load, Sent, WAIT_IN_MEMORY_MAX};
 use crate::{
     dead_letters::{DeadLetter, LastReply},
     lane::{
@@ -18,14 +18,18 @@ use crate::{
 impl Lane {
     /// Does what the rules say about a try that has come back.
     pub(super) async fn conclude(&mut self, sent: Sent) {
-        let Sent { errands, result, took, probe, detoured } = sent;
+        let Sent { load: Load { errands, digest }, result, took, probe, detoured } = sent;
+        self.pace.seen(Instant::now(), took);
         let answer = match &result {
             Ok(reply) => Answer::Reply(self.judge(reply)),
             Err(trouble) => Answer::Silence(*trouble),
         };
         let Some(first) = errands.first() else { return };
         let attempts = errands.iter().map(|errand| errand.delivery.attempts).min().unwrap_or(0);
-        let tried = Tried { attempts, plain: first.delivery.plain, detoured, batch: errands.len() };
+        let tried = match digest {
+            None => Tried { attempts, plain: first.delivery.plain, detoured, batch: errands.len(), digest: false },
+            Some(plain) => Tried { attempts, plain, detoured, batch: 1, digest: true },
+        };
         let resting = !probe
             && matches!(self.state, LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Probing { .. });
         let standing = Standing { probe, resting, failures: self.failures, pauses: self.pauses, holds: self.holds };
@@ -41,7 +45,11 @@ impl Lane {
         self.tell(&errands, &verdict, status, &why, took, &step);
         let last = (!why.is_empty()).then(|| LastReply { status, text: why.clone(), at: self.tools.clock.now() });
         self.take_course(step.course, why, probe).await;
-        self.carry_out(errands, step.fate, last).await;
+        if digest.is_some() {
+            self.carry_out_digest(errands, step.fate).await;
+        } else {
+            self.carry_out(errands, step.fate, last).await;
+        }
     }
 
     pub(super) fn judge(&self, reply: &Reply) -> Verdict {
@@ -80,7 +88,7 @@ impl Lane {
             (Fate::Bury(_) | Fate::BuryOne { .. }, _) | (_, Course::Hold { .. }) => {
                 error!(%channel, delivery = %id, decision = %decision, count, outcome, status, took_ms, attempt, why, next, "attempt");
             }
-            (Fate::Again { .. } | Fate::Split, _) => {
+            (Fate::Again { .. } | Fate::Split | Fate::Unfold, _) => {
                 warn!(%channel, delivery = %id, decision = %decision, count, outcome, status, took_ms, attempt, why, next, "attempt");
             }
         }
@@ -91,8 +99,7 @@ impl Lane {
             Fate::Delivered => errands.into_iter().for_each(|errand| self.delivered(errand)),
             Fate::Again { after, counts, form } => {
                 if let Form::Detour(to) = &form {
-                    warn!(channel = %self.plan.id, "the destination has moved; following it, but the configuration should be changed");
-                    self.detour = Some(to.clone());
+                    self.take_detour(to.clone());
                 }
                 for mut errand in errands {
                     errand.delivery.attempts += u32::from(counts);
@@ -125,6 +132,12 @@ impl Lane {
                     }
                 }
             }
+            // Only a digest unfolds.
+            Fate::Unfold => {
+                for errand in errands {
+                    self.keep(errand).await;
+                }
+            }
             Fate::Split => {
                 let half = errands.len().div_ceil(2);
                 self.split(errands, half).await;
@@ -132,10 +145,20 @@ impl Lane {
         }
     }
 
+    pub(super) fn take_detour(&mut self, to: String) {
+        warn!(channel = %self.plan.id, "the destination has moved; following it, but the configuration should be changed");
+        self.detour = Some(to);
+    }
+
     pub(super) fn delivered(&mut self, errand: Errand) {
+        self.told(errand, Ending::Delivered);
+    }
+
+    /// The endpoint has accepted it, by itself or in a digest.
+    pub(super) fn told(&mut self, errand: Errand, ending: Ending) {
         let now = self.tools.clock.now();
         self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
-        self.metrics.ended(Ending::Delivered, 1);
+        self.metrics.ended(ending, 1);
         self.recent.insert(errand.delivery.id());
         errand.receipt.settle();
     }
@@ -233,9 +256,9 @@ impl Lane {
         }
         self.enter(state);
         if let Some(forming) = self.forming.take() {
-            self.ready.extend(forming.errands);
+            forming.errands.into_iter().for_each(|errand| self.ready.push_back(errand));
         }
-        for errand in std::mem::take(&mut self.ready) {
+        for errand in self.ready.take() {
             match errand.origin {
                 Origin::Memory => self.park(errand).await,
                 Origin::LaneQueue => self.ready.push_back(errand),

@@ -33,6 +33,11 @@ impl Lane {
     }
 
     pub(super) async fn take_arrival(&mut self, arrival: Arrival) {
+        if arrival.redelivered && !self.taken_over {
+            // Somebody had it before, whose connection is gone: what that worker sent a moment ago counts against the limit.
+            self.pace.spend(Instant::now());
+        }
+        self.taken_over = arrival.redelivered;
         match Delivery::from_bytes(&arrival.body) {
             Ok(mut delivery) => {
                 delivery.channel = self.plan.id.clone();

@@ -14,6 +14,13 @@ use crate::{
     lane::{LanePlan, Origin},
 };
 
+/// The window of a lane that folds is the most that one digest can tell: ten thousand waiting take five digests, and of ordinary
+/// decisions (about 1 KB) so many are 4 MB in memory. An operator who wants more than that to wait before anything is folded gets
+/// a larger window, up to a bound; above it the lane never folds.
+const FOLDED_MIN: u16 = 2_000;
+const FOLDED_MAX: u16 = 10_000;
+const FOLDED_MORE: u32 = 1_000;
+
 impl Lane {
     /// When the window of the lane's queue must be given back, if anything of it may be held for long.
     pub(super) fn hold_ends(&self) -> Option<Instant> {
@@ -44,9 +51,9 @@ impl Lane {
             let Some(Some(arrival)) = self.arrivals.recv().now_or_never() else { break };
             self.take_arrival(arrival).await;
         }
-        let (now, ready) = (Instant::now(), std::mem::take(&mut self.ready));
+        let (now, ready) = (Instant::now(), self.ready.take());
         let later = std::mem::take(&mut self.later);
-        let all = ready.into_iter().map(|errand| (None, errand));
+        let all = ready.map(|errand| (None, errand));
         let all: Vec<_> = all.chain(later.into_iter().map(|(key, errand)| (Some(key), errand))).collect();
         debug!(channel = %self.plan.id, held = all.len(), "gives the lane queue's window back, one message each");
         for (key, mut errand) in all {
@@ -73,6 +80,11 @@ pub(super) fn window(plan: &LanePlan, batching: Option<BatchLimits>) -> NonZeroU
     let busy = u32::from(plan.concurrency.get()) * 32;
     let busy =
         busy.max(batching.map_or(1, |limits| u32::try_from(limits.events * 2).unwrap_or(u32::MAX))).clamp(64, 2_000);
+    if let Some(over) = plan.digest {
+        // What it cannot send in time it folds, and the more of it at once the better.
+        let window = over.get().saturating_add(FOLDED_MORE).clamp(FOLDED_MIN.into(), FOLDED_MAX.into());
+        return u16::try_from(window).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
+    }
     let by_pace = plan.pace.iter().map(|rate| {
         let in_ten_minutes =
             Duration::from_mins(10).as_secs_f64() / rate.per.as_secs_f64().max(1e-9) * f64::from(rate.count);
