@@ -9,7 +9,7 @@ use interven_alerts::{
 use tokio::time::sleep;
 
 use super::{
-    journal::Journal,
+    journal::{HEALED, Journal},
     oracle::{self, Evidence},
     press,
     stall::Watch,
@@ -72,8 +72,10 @@ async fn a_cluster_that_loses_the_node_that_leads_loses_nothing_else() {
     let publishing = press::publish(&mut publisher, SEED, LENGTH, &journal);
     let killing = kill_leaders(&nodes, &prefix, &journal);
     let (ledger, ()) = tokio::join!(publishing, killing);
-    let ids = scene.ids();
-    let quiet = press::is_quiet_within(Duration::from_mins(2), &workers, &mut publisher, &ids).await;
+    journal.note(HEALED);
+    let queues = nodes[0].queues(&prefix).await;
+    let quiet = press::is_quiet_within(Duration::from_mins(2), &workers, &mut publisher, &queues).await;
+    journal.note(if quiet { "it is quiet" } else { "it does not become quiet" });
     for worker in &mut workers {
         assert_eq!(worker.terminate().await.0, 0);
     }
@@ -84,6 +86,7 @@ async fn a_cluster_that_loses_the_node_that_leads_loses_nothing_else() {
         watched: &watched,
         workers: &workers,
         publisher: &mut publisher,
+        queues: &queues,
         journal: &journal,
         quiet,
     };

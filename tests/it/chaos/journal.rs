@@ -8,6 +8,9 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
+/// The note that nothing fails any more.
+pub(super) const HEALED: &str = "all is healed";
+
 /// Notes of one run.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -44,6 +47,15 @@ impl Journal {
             writeln!(lines, "  {:7.2} s  {text}", at.as_secs_f64()).unwrap();
         }
         lines
+    }
+
+    /// Everything from the last note that says `text` on.
+    pub(super) fn since(&self, text: &str) -> String {
+        let from = {
+            let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+            notes.iter().rev().find(|(_, noted)| noted == text).map_or(Duration::MAX, |(at, _)| *at)
+        };
+        self.between(from, Duration::MAX)
     }
 
     /// Everything that was noted.

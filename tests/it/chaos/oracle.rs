@@ -16,7 +16,11 @@ use interven_alerts::{
     model::{ChannelId, DeathReason, Decision, Delivery, DeliveryId},
 };
 
-use super::{journal::Journal, press::Ledger, stall::Watch};
+use super::{
+    journal::{self, Journal},
+    press::Ledger,
+    stall::Watch,
+};
 use crate::support::{firewall::Publisher, scene::Scene, worker::WorkerProcess};
 
 /// Of how many losses everything that is known is told.
@@ -38,6 +42,8 @@ pub(super) struct Evidence<'a> {
     /// All workers, stopped.
     pub(super) workers: &'a [WorkerProcess],
     pub(super) publisher: &'a mut Publisher,
+    /// Where something may wait.
+    pub(super) queues: &'a [String],
     pub(super) journal: &'a Journal,
     /// Whether it had become quiet before the workers were stopped.
     pub(super) quiet: bool,
@@ -70,13 +76,13 @@ struct Tally {
 }
 
 pub(super) async fn judge(evidence: Evidence<'_>) -> Findings {
-    let Evidence { seed, ledger, scene, watched, workers, publisher, journal, quiet } = evidence;
+    let Evidence { seed, ledger, scene, watched, workers, publisher, queues, journal, quiet } = evidence;
     let config = config::load(&workers[0].config(), &|_| None, KINDS).expect("the configuration is sound");
     let channels = config.plan.channels;
     let logs: Vec<String> = workers.iter().map(WorkerProcess::logs).collect();
     let folded: HashSet<Key> = logs.iter().flat_map(|log| log.lines().filter_map(folding)).collect();
     let (dead, malformed, reasons) = letters(workers).await;
-    let waiting = waiting(publisher, &channels).await;
+    let waiting = waiting(publisher, queues, &channels).await;
 
     let (mut faults, mut losses, mut tallies) = (Vec::new(), Vec::new(), Vec::new());
     for channel in &channels {
@@ -159,17 +165,17 @@ async fn letters(workers: &[WorkerProcess]) -> (HashSet<Key>, HashSet<Bytes>, BT
     (dead, malformed, reasons)
 }
 
-/// What waits on the broker: in the lanes, and as decisions that nobody has taken yet.
-async fn waiting(publisher: &mut Publisher, channels: &[ChannelPlan]) -> HashSet<Key> {
+/// What waits on the broker: as deliveries, and as decisions that nobody has taken yet.
+async fn waiting(publisher: &mut Publisher, queues: &[String], channels: &[ChannelPlan]) -> HashSet<Key> {
     let mut waiting = HashSet::new();
-    for channel in channels {
-        let lane = publisher.take_all(&format!("lane.{}", channel.id)).await.expect("the broker is there");
-        let deliveries = lane.iter().map(|body| Delivery::from_bytes(body).expect("nothing else is put there"));
-        waiting.extend(deliveries.map(|delivery| (channel.id.clone(), delivery.decision.id.to_string())));
-    }
-    let decisions = publisher.take_all("decisions").await.expect("the broker is there");
-    for decision in decisions.into_iter().filter_map(|body| Decision::decode(body).ok()) {
-        waiting.extend(channels.iter().map(|channel| (channel.id.clone(), decision.id.to_string())));
+    for queue in queues {
+        for body in publisher.take_all(queue).await.expect("the broker is there") {
+            if let Ok(delivery) = Delivery::from_bytes(&body) {
+                waiting.insert((delivery.channel, delivery.decision.id.to_string()));
+            } else if let Ok(decision) = Decision::decode(body) {
+                waiting.extend(channels.iter().map(|channel| (channel.id.clone(), decision.id.to_string())));
+            }
+        }
     }
     waiting
 }
@@ -264,6 +270,8 @@ fn summary(
         }
         None => text.push_str("no channel that never failed ever had to wait\n"),
     }
+    text.push_str("in the end:\n");
+    text.push_str(&journal.since(journal::HEALED));
     text
 }
 

@@ -103,7 +103,7 @@ impl Plan {
         let mut dice = Rng::with_seed(seed);
         let mut tracks = Tracks { dice: &mut dice, length };
         let worker = Habit { calm: 4_000..14_000, bout: 0..2_000 };
-        let broker = Habit { calm: 8_000..20_000, bout: 0..2_000 };
+        let broker = Habit { calm: 10_000..35_000, bout: 0..2_000 };
         let wire = Habit { calm: 2_000..10_000, bout: 500..8_000 };
         let endpoint = Habit { calm: 1_000..8_000, bout: 500..5_000 };
         let disk = Habit { calm: 3_000..12_000, bout: 2_000..8_000 };

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BATCH_MAX: usize = 12;
 
 /// Every so many batches, one has a message that is no decision.
-const MALFORMED_EVERY: usize = 30;
+const MALFORMED_EVERY: usize = 10;
 
 /// How often in a row nothing may be found waiting before it counts as quiet: what one look misses is on its way to the next.
 const QUIET_LOOKS: u32 = 4;
@@ -70,7 +70,7 @@ pub(super) async fn is_quiet_within(
     limit: Duration,
     workers: &[WorkerProcess],
     publisher: &mut Publisher,
-    channels: &[&str],
+    queues: &[String],
 ) -> bool {
     let deadline = Instant::now() + limit;
     let mut looks = 0;
@@ -83,7 +83,7 @@ pub(super) async fn is_quiet_within(
         for worker in workers {
             here += worker.metrics().await.sum("acks_waiting", &[]);
         }
-        let there = publisher.ready_in_all(channels).await;
+        let there = publisher.ready_in_these(queues).await;
         looks = if here == 0 && there == Some(0) { looks + 1 } else { 0 };
     }
     true

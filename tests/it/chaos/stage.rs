@@ -6,7 +6,7 @@ use futures_util::future::{join_all, join3, join4};
 use interven_alerts::stand_ins::{Platform, Script, StandIn};
 
 use super::{
-    journal::Journal,
+    journal::{HEALED, Journal},
     oracle::{self, Evidence, Findings},
     plan::{ENDPOINT_WIRES, ENDPOINTS, Plan, WORKERS},
     press::{self, Ledger},
@@ -101,7 +101,9 @@ pub(super) struct Stage {
     watched: Vec<(&'static str, Watch)>,
     workers: Vec<WorkerProcess>,
     disk: Option<Tmpfs>,
+    prefix: String,
     publisher: Publisher,
+    queues: Vec<String>,
     journal: Journal,
 }
 
@@ -147,7 +149,20 @@ impl Stage {
         rabbit.remember_queues().await;
         let publisher = Publisher::new(rabbit.url(), &prefix);
         let journal = Journal::new();
-        Self { seed, rabbit, wires, endpoint_wires, scene, watched, workers, disk, publisher, journal }
+        Self {
+            seed,
+            rabbit,
+            wires,
+            endpoint_wires,
+            scene,
+            watched,
+            workers,
+            disk,
+            prefix,
+            publisher,
+            queues: Vec::new(),
+            journal,
+        }
     }
 
     /// Everything goes wrong as planned, while decisions are published. In the end all is healed, and nothing waits any more.
@@ -175,7 +190,7 @@ impl Stage {
         );
         let wires = join4(join_all(wires), join_all(endpoint_wires), join_all(endpoints), publishing);
         let (_, (_, _, _, ledger)) = tokio::join!(machines, wires);
-        journal.note("all is healed");
+        journal.note(HEALED);
         let quiet = self.settle().await;
         (ledger, quiet)
     }
@@ -187,13 +202,15 @@ impl Stage {
         for worker in &mut self.workers {
             worker.until_ready(QUIET_LIMIT).await;
         }
+        self.journal.note("every worker is ready");
         join_all(self.workers.iter_mut().map(|worker| async {
             assert_eq!(worker.terminate().await.0, 0, "a stop in order ends well");
             worker.start_ready().await;
         }))
         .await;
-        let ids = self.scene.ids();
-        let quiet = press::is_quiet_within(QUIET_LIMIT, &self.workers, &mut self.publisher, &ids).await;
+        self.journal.note("every worker is started anew");
+        self.queues = self.rabbit.queues(&self.prefix).await;
+        let quiet = press::is_quiet_within(QUIET_LIMIT, &self.workers, &mut self.publisher, &self.queues).await;
         self.journal.note(if quiet { "it is quiet" } else { "it does not become quiet" });
         join_all(self.workers.iter_mut().map(WorkerProcess::terminate)).await;
         quiet
@@ -208,6 +225,7 @@ impl Stage {
             watched: &self.watched,
             workers: &self.workers,
             publisher: &mut self.publisher,
+            queues: &self.queues,
             journal: &self.journal,
             quiet,
         };

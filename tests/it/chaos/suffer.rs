@@ -129,7 +129,7 @@ pub(super) async fn disk(disk: Option<&Tmpfs>, track: &[Bout<()>], journal: &Jou
 fn script(platform: Platform, mood: Mood) -> Option<Script> {
     let reply = |entry: Entry| Step::Reply { reply: entry.reply, taken: entry.taken };
     let mixed = |seed: u64, wanted: fn(&Entry) -> bool| {
-        let mut steps = vec![(40, Step::Accept)];
+        let mut steps = vec![(15, Step::Accept)];
         steps.extend(breaks().map(|step| (1, step)));
         steps.extend(every_reply(platform).into_iter().filter(wanted).map(|entry| (1, reply(entry))));
         Script::weighted(seed, steps)

@@ -104,11 +104,9 @@ impl Publisher {
         }
     }
 
-    /// Takes everything that is ready out of a queue of the worker's; `None`: no such queue, or no broker. Nobody else may
-    /// consume it any more.
+    /// Takes everything that is ready out of a queue; `None`: no such queue, or no broker. Nobody else may consume it any more.
     pub(crate) async fn take_all(&mut self, queue: &str) -> Option<Vec<Bytes>> {
-        let queue = format!("{}.alerts.{queue}", self.prefix);
-        let count = self.ready_in(&queue).await?;
+        let count = self.ready_in(queue).await?;
         let take = async {
             let channel = self.channel().await?;
             // Consumed and not got one by one: a queue with a single active consumer refuses the latter.
@@ -133,6 +131,15 @@ impl Publisher {
             Ok::<_, lapin::Error>(found.message_count())
         };
         timeout(BATCH_LIMIT, look).await.ok()?.ok()
+    }
+
+    /// How many messages are ready in all of these queues.
+    pub(crate) async fn ready_in_these(&mut self, queues: &[String]) -> Option<u32> {
+        let mut sum = 0;
+        for queue in queues {
+            sum += self.ready_in(queue).await?;
+        }
+        Some(sum)
     }
 
     /// How many messages are ready in all of our queues: decisions, dead letters, and the lanes of `channels`.

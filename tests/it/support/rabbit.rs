@@ -183,6 +183,14 @@ impl Rabbit {
         self.ctl(&["eval", "lists:foreach(fun dets:sync/1, dets:all())."]).await;
     }
 
+    /// The queues whose names begin with `prefix`, without the logs, which keep what was read.
+    pub(crate) async fn queues(&self, prefix: &str) -> Vec<String> {
+        let text = self.ctl(&["-q", "list_queues", "--no-table-headers", "name", "type"]).await;
+        let rows = text.lines().filter_map(|line| line.split_once('\t'));
+        let ours = rows.filter(|(name, kind)| name.starts_with(prefix) && kind.trim() != "stream");
+        ours.map(|(name, _)| name.to_owned()).collect()
+    }
+
     /// The node that leads a queue, as the cluster says; `None` while it has no leader, or is not there.
     pub(crate) async fn leader_of(&self, queue: &str) -> Option<String> {
         let text = self.ctl(&["-q", "list_queues", "--no-table-headers", "name", "leader"]).await;
