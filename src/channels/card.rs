@@ -13,7 +13,7 @@ use super::{
     Occasion,
     text::{Line, Script, is_blank},
 };
-use crate::model::{Approval, Delivery};
+use crate::model::{Approval, Decision, Delivery, Timestamp};
 
 /// From when on a delivery says how late it is. Source: contract 9.
 const LATE_AFTER: Duration = Duration::from_mins(1);
@@ -68,10 +68,7 @@ impl<'a> Card<'a> {
     pub(super) fn new(delivery: &'a Delivery, occasion: &Occasion<'_>) -> Self {
         let decision = &*delivery.decision;
         let mut notes = Vec::new();
-        let late = occasion.now.since(decision.time);
-        if late > LATE_AFTER {
-            notes.push(format!("delivered {} late", rounded(late)));
-        }
+        notes.extend(lateness(occasion.now, decision.time));
         let mut ask = None;
         if let Some(approval) = decision.approval_asked() {
             if approval.expires_at.is_some_and(|end| end <= occasion.now) {
@@ -80,17 +77,13 @@ impl<'a> Card<'a> {
                 ask = Some(Ask { approval, page: usable(&occasion.links.approval(&approval.id)) });
             }
         }
-        let name = decision.agent.name.as_deref().filter(|name| !is_blank(name));
         Self {
             headline: format!("[Interven] {}", decision.kind),
-            title: decision.title.as_deref().filter(|title| !is_blank(title)),
-            agent: name.unwrap_or(&decision.agent.id),
+            title: title(decision),
+            agent: agent(decision),
             tool: decision.tool_name(),
             reasons: &decision.reasons,
-            risk: match decision.risk {
-                Some(risk) => format!("{} ({risk:.2})", decision.severity),
-                None => decision.severity.to_string(),
-            },
+            risk: risk(decision),
             notes,
             ask,
             view: usable(&occasion.links.decision(&decision.id)).map(|url| Link { label: "View in Console", url }),
@@ -116,9 +109,33 @@ impl<'a> Card<'a> {
     }
 }
 
+/// The title, where something of it can be seen.
+pub(super) fn title(decision: &Decision) -> Option<&str> {
+    decision.title.as_deref().filter(|title| !is_blank(title))
+}
+
+/// The agent's name where something of it can be seen, or else its id.
+pub(super) fn agent(decision: &Decision) -> &str {
+    decision.agent.name.as_deref().filter(|name| !is_blank(name)).unwrap_or(&decision.agent.id)
+}
+
+/// `HIGH (0.71)`, or `HIGH` where there is no number.
+pub(super) fn risk(decision: &Decision) -> String {
+    match decision.risk {
+        Some(risk) => format!("{} ({risk:.2})", decision.severity),
+        None => decision.severity.to_string(),
+    }
+}
+
+/// How late something is that happened at `time`, where it is worth saying.
+pub(super) fn lateness(now: Timestamp, time: Timestamp) -> Option<String> {
+    let late = now.since(time);
+    (late > LATE_AFTER).then(|| format!("delivered {} late", lasting(late)))
+}
+
 /// `url` with everything percent-encoded that ends a link in some markup; `None` where it is too long to be one. The ids in it
 /// are encoded already ([`super::Links`]); this is about the base, which an operator wrote.
-fn usable(url: &str) -> Option<String> {
+pub(super) fn usable(url: &str) -> Option<String> {
     let mut safe = Cow::Borrowed(url);
     if !url.bytes().all(is_link_byte) {
         let mut encoded = String::with_capacity(url.len() + 16);
@@ -143,11 +160,12 @@ fn is_link_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"()<>[]{}|\\^`\"'*".contains(&byte)
 }
 
-/// A duration of at least a minute for people: `5 min`, `3 h 20 min`, `4 days`.
-fn rounded(late: Duration) -> String {
-    let minutes = late.as_secs() / 60;
+/// A duration for people: `42 s`, `5 min`, `3 h 20 min`, `4 days`.
+pub(super) fn lasting(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
     let (hours, rest) = (minutes / 60, minutes % 60);
     match hours {
+        0 if minutes == 0 => format!("{} s", duration.as_secs()),
         0 => format!("{minutes} min"),
         1..48 if rest == 0 => format!("{hours} h"),
         1..48 => format!("{hours} h {rest} min"),
@@ -278,15 +296,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lateness_is_told_in_the_largest_unit_that_matters() {
+    fn durations_are_told_in_the_largest_unit_that_matters() {
         for (seconds, told) in [
+            (0, "0 s"),
+            (59, "59 s"),
             (61, "1 min"),
             (5 * 60 + 59, "5 min"),
             (3_600, "1 h"),
             (12_000, "3 h 20 min"),
             (4 * 86_400 + 7_000, "4 days"),
         ] {
-            assert_eq!(rounded(Duration::from_secs(seconds)), told);
+            assert_eq!(lasting(Duration::from_secs(seconds)), told);
         }
     }
 

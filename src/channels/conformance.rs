@@ -1,6 +1,8 @@
 //! What every kind of chat channel must hold, tested by walking a list, so that a new kind is tested before anybody writes a test
 //! for it. What only one platform knows is tested in that kind's own file, with the hostile decisions from here.
 
+pub(super) mod digests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

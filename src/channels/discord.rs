@@ -15,11 +15,12 @@ use url::Url;
 use super::{
     Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate,
     card::{Card, Link, Markup, Rooms, push_links},
+    digest_card::DigestCard,
     judging::{Meaning, by_status_alone, explain, retry_after},
     text::{self, Script},
 };
 use crate::{
-    model::{Delivery, Reply, Secret, Severity, Verdict},
+    model::{Delivery, Digest, Reply, Secret, Severity, Verdict},
     settings::Settings,
 };
 
@@ -80,6 +81,11 @@ impl Discord {
         webhook.set_query(Some(&query));
         Self { endpoint: Endpoint::new(webhook), headers, token }
     }
+
+    fn parcel(&self, message: &Message<'_>) -> Parcel {
+        let body = serde_json::to_vec(message).expect("texts and numbers are always JSON");
+        Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
+    }
 }
 
 impl Channel for Discord {
@@ -96,28 +102,45 @@ impl Channel for Discord {
             DESCRIPTION_CHARS_MAX
         };
         let room = room.saturating_sub(text.encode_utf16().count());
-        push_links(&mut text, &card.links(), room, ["\n\n", " · "], |out, link| {
-            out.extend(["[", link.label, "](", &link.url, ")"]);
-        });
-        let message = if delivery.plain {
-            Message {
-                content: Some(&text),
-                embeds: None,
-                flags: Some(SUPPRESS_EMBEDS),
-                allowed_mentions: Mentions::NONE,
-            }
+        push_links(&mut text, &card.links(), room, ["\n\n", " · "], write_link);
+        self.parcel(&if delivery.plain {
+            Message::plain(&text)
         } else {
-            let embed = Embed {
+            Message::card(Embed {
                 title: &card.headline,
                 url: card.view().map(|Link { url, .. }| url),
                 description: &text,
                 color: color(delivery.decision.severity),
                 timestamp: delivery.decision.time.to_rfc3339_millis(),
-            };
-            Message { content: None, embeds: Some([embed]), flags: None, allowed_mentions: Mentions::NONE }
-        };
-        let body = serde_json::to_vec(&message).expect("texts and numbers are always JSON");
-        Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
+            })
+        })
+    }
+
+    fn render_digest(&self, digest: &Digest, plain: bool, occasion: &Occasion<'_>) -> Option<Parcel> {
+        let card = DigestCard::new(digest, plain, occasion);
+        let mut text = String::with_capacity(1_024);
+        let mut end = String::new();
+        push_links(&mut end, card.view.as_slice(), CONTENT_CHARS_MAX / 2, ["\n\n", ""], write_link);
+        let room = if plain { CONTENT_CHARS_MAX } else { DESCRIPTION_CHARS_MAX };
+        if plain {
+            MARKUP.strong(&mut text, &card.headline);
+            text.push('\n');
+        }
+        MARKUP.counts(&mut text, &card);
+        let room = room.saturating_sub(text.encode_utf16().count() + end.len());
+        MARKUP.worst(&mut text, &card, "\n\n", room, write_link);
+        text.push_str(&end);
+        Some(self.parcel(&if plain {
+            Message::plain(&text)
+        } else {
+            Message::card(Embed {
+                title: &card.headline,
+                url: card.view.map(|Link { url, .. }| url),
+                description: &text,
+                color: color(card.severity),
+                timestamp: digest.span.1.to_rfc3339_millis(),
+            })
+        }))
     }
 
     fn judge(&self, reply: &Reply) -> Verdict {
@@ -144,6 +167,10 @@ impl Channel for Discord {
     fn secrets(&self) -> Vec<Secret> {
         std::iter::once(self.endpoint.secret()).chain(self.token.clone()).collect()
     }
+}
+
+fn write_link(out: &mut String, link: &Link) {
+    out.extend(["[", link.label, "](", &link.url, ")"]);
 }
 
 /// How long to wait after a success that used the last of the allowance.
@@ -239,6 +266,16 @@ struct Message<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     flags: Option<u32>,
     allowed_mentions: Mentions,
+}
+
+impl<'a> Message<'a> {
+    fn card(embed: Embed<'a>) -> Self {
+        Self { content: None, embeds: Some([embed]), flags: None, allowed_mentions: Mentions::NONE }
+    }
+
+    fn plain(text: &'a str) -> Self {
+        Self { content: Some(text), embeds: None, flags: Some(SUPPRESS_EMBEDS), allowed_mentions: Mentions::NONE }
+    }
 }
 
 #[derive(Serialize)]

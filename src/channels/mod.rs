@@ -12,6 +12,7 @@ pub mod button;
 mod card;
 #[cfg(test)]
 mod conformance;
+mod digest_card;
 pub mod discord;
 pub mod judging;
 pub mod siem;

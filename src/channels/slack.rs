@@ -8,20 +8,25 @@
 //!
 //! Absent on purpose: what a click does. [`Interactivity`] only carries what the operator configured for it.
 
+mod digest;
+mod message;
+
 use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use url::Url;
 
+use self::message::{Block, Element, Message};
 use super::{
     Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate, button,
     card::{Ask, Card, Link, Markup, Rooms, push_links},
+    digest_card::DigestCard,
     judging::{Meaning, by_status_alone, explain},
     text::Script,
 };
 use crate::{
-    model::{Delivery, Reply, Secret, Verdict},
+    model::{Delivery, Digest, Reply, Secret, Verdict},
     settings::Settings,
 };
 
@@ -150,6 +155,11 @@ impl Slack {
         &self.interactivity.response_hosts
     }
 
+    fn parcel(&self, message: &Message<'_>) -> Parcel {
+        let body = serde_json::to_vec(message).expect("texts and flags are always JSON");
+        Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
+    }
+
     fn buttons(&self, card: &Card<'_>) -> Vec<Element> {
         let mut elements = Vec::with_capacity(3);
         match (&card.ask, self.signing_secrets().first()) {
@@ -169,26 +179,24 @@ impl Slack {
 impl Channel for Slack {
     fn render(&self, delivery: &Delivery, occasion: &Occasion<'_>) -> Parcel {
         let card = Card::new(delivery, occasion);
-        let channel = self.bot.as_ref().map(|(channel, _)| channel.as_str());
-        let mut message =
-            Message { channel, text: String::new(), blocks: Vec::new(), unfurl_links: false, unfurl_media: false };
+        let mut message = Message::new(self.bot.as_ref().map(|(channel, _)| channel.as_str()));
         if delivery.plain {
             message.text = plain(&card);
         } else {
             message.text = notification(&card);
             let mut text = String::with_capacity(512);
             MARKUP.rows(&mut text, &card, Rooms::CARD);
-            message
-                .blocks
-                .push(Block::Header { text: Text::Plain { text: card.headline.as_str().into(), emoji: false } });
-            message.blocks.push(Block::Section { text: Text::Markdown { text, verbatim: true } });
-            let elements = self.buttons(&card);
-            if !elements.is_empty() {
-                message.blocks.push(Block::Actions { block_id: "interven", elements });
-            }
+            message.blocks = vec![Block::header(&card.headline), Block::section(text)];
+            message.blocks.extend(Block::actions(self.buttons(&card)));
         }
-        let body = serde_json::to_vec(&message).expect("texts and flags are always JSON");
-        Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
+        self.parcel(&message)
+    }
+
+    fn render_digest(&self, digest: &Digest, plain: bool, occasion: &Occasion<'_>) -> Option<Parcel> {
+        let card = DigestCard::new(digest, plain, occasion);
+        let mut message = Message::new(self.bot.as_ref().map(|(channel, _)| channel.as_str()));
+        digest::write(&mut message, &card, plain);
+        Some(self.parcel(&message))
     }
 
     fn judge(&self, reply: &Reply) -> Verdict {
@@ -250,12 +258,14 @@ fn plain(card: &Card<'_>) -> String {
     MARKUP.rows(&mut text, card, Rooms::PLAIN);
     let links: Vec<Link> = [card.review(), card.view()].into_iter().flatten().collect();
     let room = TEXT_CHARS_MAX.saturating_sub(text.encode_utf16().count());
-    push_links(&mut text, &links, room, ["\n", " | "], |out, link| {
-        // In a link only `&` is left to escape: `Link` promises that there is no bracket and no bar.
-        let url = link.url.replace('&', "&amp;");
-        out.extend(["<", &url, "|", link.label, ">"]);
-    });
+    push_links(&mut text, &links, room, ["\n", " | "], write_link);
     text
+}
+
+/// Writes a link as mrkdwn. Only `&` is left to escape: `Link` promises that there is no bracket and no bar.
+fn write_link(out: &mut String, link: &Link) {
+    let url = link.url.replace('&', "&amp;");
+    out.extend(["<", &url, "|", link.label, ">"]);
 }
 
 /// What a body says.
@@ -332,60 +342,6 @@ fn meaning(code: &str) -> Option<Meaning> {
         | "no_permission" => Meaning::Broken,
         _ => return None,
     })
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<&'a str>,
-    text: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    blocks: Vec<Block<'a>>,
-    unfurl_links: bool,
-    unfurl_media: bool,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block<'a> {
-    Header { text: Text<'a> },
-    Section { text: Text<'a> },
-    Actions { block_id: &'static str, elements: Vec<Element> },
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type")]
-enum Text<'a> {
-    #[serde(rename = "plain_text")]
-    Plain { text: Cow<'a, str>, emoji: bool },
-    #[serde(rename = "mrkdwn")]
-    Markdown { text: String, verbatim: bool },
-}
-
-/// A button: live ones have a value, links a URL.
-#[derive(Serialize)]
-struct Element {
-    r#type: &'static str,
-    action_id: &'static str,
-    text: Text<'static>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    style: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-}
-
-impl Element {
-    fn live(action_id: &'static str, label: &'static str, style: &'static str, value: String) -> Self {
-        let text = Text::Plain { text: label.into(), emoji: false };
-        Self { r#type: "button", action_id, text, style: Some(style), value: Some(value), url: None }
-    }
-
-    fn link(action_id: &'static str, link: Link) -> Self {
-        let text = Text::Plain { text: link.label.into(), emoji: false };
-        Self { r#type: "button", action_id, text, style: None, value: None, url: Some(link.url) }
-    }
 }
 
 fn build(settings: &mut Settings<'_>) -> Option<Built> {

@@ -8,6 +8,8 @@
 //!
 //! Absent on purpose: `Action.Submit`, which webhooks do not support. Approvals are links.
 
+mod digest;
+
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -17,11 +19,12 @@ use url::Url;
 use super::{
     Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate,
     card::{Card, Link, Markup, Rooms},
+    digest_card::DigestCard,
     judging::{Meaning, by_status_alone, explain},
     text::{self, Script},
 };
 use crate::{
-    model::{Delivery, Reply, Secret, Verdict},
+    model::{Delivery, Digest, Reply, Secret, Verdict},
     settings::Settings,
 };
 
@@ -69,18 +72,8 @@ impl Teams {
             webhook.host_str().is_some_and(|host| host.ends_with(".office.com") || host.ends_with(".office365.com"));
         Self { endpoint: Endpoint::new(webhook), headers, signature, connector }
     }
-}
 
-/// Whether `host` served Office 365 connectors, which Microsoft has retired.
-fn is_retired(host: &str) -> bool {
-    matches!(host, "outlook.office.com" | "outlook.office365.com" | "webhook.office.com")
-        || host.ends_with(".webhook.office.com")
-}
-
-impl Channel for Teams {
-    fn render(&self, delivery: &Delivery, occasion: &Occasion<'_>) -> Parcel {
-        let card = Card::new(delivery, occasion);
-        let (body, actions) = if delivery.plain { plain(&card) } else { rich(&card) };
+    fn parcel(&self, body: Vec<Element>, actions: Vec<Action>) -> Parcel {
         let content = Content {
             schema: "http://adaptivecards.io/schemas/adaptive-card.json",
             r#type: "AdaptiveCard",
@@ -94,6 +87,25 @@ impl Channel for Teams {
         let message = Message { r#type: "message", attachments: [attachment] };
         let body = serde_json::to_vec(&message).expect("texts and flags are always JSON");
         Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
+    }
+}
+
+/// Whether `host` served Office 365 connectors, which Microsoft has retired.
+fn is_retired(host: &str) -> bool {
+    matches!(host, "outlook.office.com" | "outlook.office365.com" | "webhook.office.com")
+        || host.ends_with(".webhook.office.com")
+}
+
+impl Channel for Teams {
+    fn render(&self, delivery: &Delivery, occasion: &Occasion<'_>) -> Parcel {
+        let card = Card::new(delivery, occasion);
+        let (body, actions) = if delivery.plain { plain(&card) } else { rich(&card) };
+        self.parcel(body, actions)
+    }
+
+    fn render_digest(&self, digest: &Digest, plain: bool, occasion: &Occasion<'_>) -> Option<Parcel> {
+        let (body, actions) = digest::elements(&DigestCard::new(digest, plain, occasion), plain);
+        Some(self.parcel(body, actions))
     }
 
     fn judge(&self, reply: &Reply) -> Verdict {
@@ -150,10 +162,9 @@ fn rich(card: &Card<'_>) -> (Vec<Element>, Vec<Action>) {
     let mut body = Vec::with_capacity(5);
     body.push(Element::heading(&card.headline));
     body.extend(card.title.map(|title| Element::text(quote(title, Rooms::CARD.title))));
-    body.push(Element::FactSet { facts: facts(card, Rooms::CARD) });
+    body.push(Element::FactSet { facts: facts(card, Rooms::CARD).into() });
     body.extend(card.notes.iter().map(|note| Element::text(note.clone())));
-    let open = |link: Link| Action { r#type: "Action.OpenUrl", title: link.label, url: link.url };
-    (body, card.links().into_iter().map(open).collect())
+    (body, card.links().into_iter().map(Action::open).collect())
 }
 
 /// The same in paragraphs and less than half of the length, for when the card was refused. Links stand in the text.
@@ -163,8 +174,13 @@ fn plain(card: &Card<'_>) -> (Vec<Element>, Vec<Action>) {
     body.extend(card.title.map(|title| Element::text(quote(title, Rooms::PLAIN.title))));
     body.extend(facts(card, Rooms::PLAIN).map(|fact| Element::text(format!("{}: {}", fact.title, fact.value))));
     body.extend(card.notes.iter().map(|note| Element::text(note.clone())));
-    body.extend(card.links().into_iter().map(|link| Element::text(format!("[{}]({})", link.label, link.url))));
+    body.extend(card.links().into_iter().map(|link| Element::text(in_text(&link))));
     (body, Vec::new())
+}
+
+/// A link in a text.
+fn in_text(link: &Link) -> String {
+    format!("[{}]({})", link.label, link.url)
 }
 
 fn facts(card: &Card<'_>, rooms: Rooms) -> [Fact; 4] {
@@ -260,7 +276,7 @@ enum Element {
         wrap: bool,
     },
     FactSet {
-        facts: [Fact; 4],
+        facts: Vec<Fact>,
     },
 }
 
@@ -285,6 +301,12 @@ struct Action {
     r#type: &'static str,
     title: &'static str,
     url: String,
+}
+
+impl Action {
+    fn open(link: Link) -> Self {
+        Self { r#type: "Action.OpenUrl", title: link.label, url: link.url }
+    }
 }
 
 fn build(settings: &mut Settings<'_>) -> Option<Built> {

@@ -7,6 +7,8 @@
 //! A group can become a supergroup with another id. The reply says so, [`Verdict::Moved`] carries the new id, and
 //! [`Occasion::detour`] brings it back for the next try.
 
+mod digest;
+
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
@@ -16,11 +18,12 @@ use url::Url;
 use super::{
     Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate,
     card::{Card, Link, Markup, Rooms, push_links},
+    digest_card::DigestCard,
     judging::{Meaning, by_status_alone, explain},
     text::Script,
 };
 use crate::{
-    model::{Delivery, Reply, Secret, Verdict},
+    model::{Delivery, Digest, Reply, Secret, Verdict},
     settings::Settings,
 };
 
@@ -139,20 +142,20 @@ impl Telegram {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self { endpoint, headers, token, chat })
     }
+
+    /// The request that posts `message`, to where the chat has moved.
+    fn parcel(&self, message: Message, occasion: &Occasion<'_>) -> Parcel {
+        let detour = occasion.detour.and_then(|to| to.parse().ok());
+        let addressed = Addressed { chat_id: detour.as_ref().unwrap_or(&self.chat), message };
+        let body = serde_json::to_vec(&addressed).expect("texts and numbers are always JSON");
+        Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
+    }
 }
 
 impl Channel for Telegram {
     fn render(&self, delivery: &Delivery, occasion: &Occasion<'_>) -> Parcel {
         let card = Card::new(delivery, occasion);
-        let detour = occasion.detour.and_then(|to| to.parse().ok());
-        let mut message = Message {
-            chat_id: detour.as_ref().unwrap_or(&self.chat),
-            text: String::with_capacity(640),
-            parse_mode: None,
-            entities: Vec::new(),
-            link_preview_options: Preview { is_disabled: true },
-            reply_markup: None,
-        };
+        let mut message = Message::default();
         let text = &mut message.text;
         if delivery.plain {
             MARKED.strong(text, &card.headline);
@@ -160,9 +163,7 @@ impl Channel for Telegram {
             MARKED.rows(text, &card, Rooms::PLAIN);
             let room = TEXT_UNITS_MAX.saturating_sub(text.encode_utf16().count());
             // Links stand in the text: a refused button may be why there is a plain form.
-            push_links(text, &card.links(), room, ["\n\n", "\n"], |out, link| {
-                out.extend([link.label, ": ", &link.url]);
-            });
+            push_links(text, &card.links(), room, ["\n\n", "\n"], write_link);
             message.entities = entities(text);
         } else {
             HTML.strong(text, &card.headline);
@@ -171,8 +172,12 @@ impl Channel for Telegram {
             message.parse_mode = Some("HTML");
             message.reply_markup = keyboard(card.links());
         }
-        let body = serde_json::to_vec(&message).expect("texts and numbers are always JSON");
-        Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
+        self.parcel(message, occasion)
+    }
+
+    fn render_digest(&self, digest: &Digest, plain: bool, occasion: &Occasion<'_>) -> Option<Parcel> {
+        let message = digest::message(&DigestCard::new(digest, plain, occasion), plain);
+        Some(self.parcel(message, occasion))
     }
 
     fn judge(&self, reply: &Reply) -> Verdict {
@@ -268,8 +273,14 @@ struct Parameters {
 }
 
 #[derive(Serialize)]
-struct Message<'a> {
+struct Addressed<'a> {
     chat_id: &'a ChatId,
+    #[serde(flatten)]
+    message: Message,
+}
+
+#[derive(Default, Serialize)]
+struct Message {
     text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     parse_mode: Option<&'static str>,
@@ -280,9 +291,21 @@ struct Message<'a> {
     reply_markup: Option<Keyboard>,
 }
 
+/// Previews of links, never.
 #[derive(Serialize)]
 struct Preview {
     is_disabled: bool,
+}
+
+impl Default for Preview {
+    fn default() -> Self {
+        Self { is_disabled: true }
+    }
+}
+
+/// A link in a plain text, where clients make URLs clickable.
+fn write_link(out: &mut String, link: &Link) {
+    out.extend([link.label, ": ", &link.url]);
 }
 
 /// A stretch of code, in UTF-16 units, as Telegram counts.

@@ -34,6 +34,28 @@ impl Card {
         Some(card)
     }
 
+    /// What a digest counts in the row of this label (`decisions`, `agents`, `tools`, `reasons`), most first; what it counts
+    /// together comes last, as `others`. For names without commas and markup, as tests choose them. `None` without such a row.
+    pub fn counts(&self, label: &str) -> Option<Vec<(String, u64)>> {
+        let row = self.lines.iter().find_map(|line| {
+            let bare: String = line.chars().filter(|c| !matches!(c, '*' | '`' | '\\')).collect();
+            bare.strip_prefix(label)?.strip_prefix(": ").map(str::to_owned)
+        })?;
+        if row == "none" {
+            return Some(Vec::new());
+        }
+        let others = row.rsplit_once(" and ").and_then(|(named, rest)| {
+            let (number, total) = rest.split_once(" others: ").or_else(|| rest.split_once(" other: "))?;
+            number.parse::<u64>().ok()?;
+            Some((named, total.parse().ok()?))
+        });
+        let named = others.map_or(&*row, |(named, _)| named).split(", ").map(|one| {
+            let (name, count) = one.rsplit_once(' ')?;
+            Some((name.to_owned(), count.parse().ok()?))
+        });
+        named.chain(others.map(|(_, total)| Some(("others".to_owned(), total)))).collect()
+    }
+
     fn say(&mut self, text: Option<&Value>) {
         if let Some(text) = text.and_then(Value::as_str) {
             self.lines.extend(text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned));
@@ -156,5 +178,26 @@ mod tests {
         }
         assert_eq!(Card::read(Platform::Siem, b"{}"), None);
         assert_eq!(Card::read(Platform::Slack, b"no json"), None);
+    }
+
+    #[test]
+    fn the_counts_of_a_digest_are_read_from_every_platforms_markup() {
+        let card =
+            |line: &str| Card { lines: vec!["[Interven] 9 decisions".to_owned(), line.to_owned()], ..Card::default() };
+        let pair = |name: &str, count| (name.to_owned(), count);
+        for line in [
+            "*agents:* `web crawler` 5, `builder` 2 and 3 others: 4",
+            "**agents:** `web crawler` 5, `builder` 2 and 3 others: 4",
+            "agents: web crawler 5, builder 2 and 3 others: 4",
+        ] {
+            let expected = vec![pair("web crawler", 5), pair("builder", 2), pair("others", 4)];
+            assert_eq!(card(line).counts("agents"), Some(expected), "{line}");
+        }
+        assert_eq!(card("tools: you and me 1 and 1 other: 1").counts("tools").unwrap()[0], pair("you and me", 1));
+        assert_eq!(card("decisions: DENY 8, ALLOW 1").counts("decisions").unwrap().len(), 2);
+        assert_eq!(card("reasons: none").counts("reasons"), Some(Vec::new()));
+        for (line, label) in [("agents: crawler", "agents"), ("agents: a 1, b", "agents"), ("agents: a 1", "tools")] {
+            assert_eq!(card(line).counts(label), None, "{line}");
+        }
     }
 }

@@ -1,15 +1,17 @@
-//! A client for the tests of this room: one request, one connection, no opinion about what is sent.
+//! A client for tests: one request, one connection, no opinion about what is sent; or no connection at all ([`judge`]).
 
 use std::{fmt::Write as _, time::Duration};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
-use super::StandIn;
+use super::{Ask, Judged, Platform, Received, StandIn, wire::Request};
+use crate::model::Reply;
 
 /// What came back.
 #[derive(Debug)]
@@ -28,6 +30,17 @@ impl Answer {
 /// Posts `body` as JSON and reads the answer; `None` when none comes (refused, reset, garbage, nothing within the time).
 pub(crate) async fn post(stand_in: &StandIn, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
     request("POST", stand_in.port(), target, headers, body).await
+}
+
+/// What `platform` makes of a post to `url` without a socket in between, and its reply.
+pub(crate) fn judge(platform: Platform, url: &url::Url, headers: &HeaderMap, body: Bytes) -> (Received, Reply) {
+    let (method, path, query) = ("POST".to_owned(), url.path().to_owned(), url.query().unwrap_or("").to_owned());
+    let request = Request { method, path, query, headers: headers.clone(), body };
+    let Judged { reply, fate, ids, digest } =
+        platform.judge(&Ask { request: &request, credential: None, allowance: None, number: 0 });
+    let Request { method, path, query, headers, body } = request;
+    let status = Some(reply.status.as_u16());
+    (Received { at: Instant::now(), method, path, query, headers, body, fate, ids, digest, status }, reply)
 }
 
 pub(crate) async fn request(

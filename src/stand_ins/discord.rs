@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Judged, ids, script::Allowance};
+use super::{Ask, Judged, Platform, script::Allowance};
 use crate::model::{Clock, Reply};
 
 /// The most characters in all embeds of a message together. Source: Discord API reference, "Embed limits".
@@ -64,7 +64,7 @@ fn judge_message(ask: &Ask<'_>) -> Judged {
     } else {
         Reply::new(204, "")
     };
-    Judged::taken(reply, ids::in_card(&Value::Object(message)))
+    Judged::posted(reply, Platform::Discord, &Value::Object(message))
 }
 
 /// Faults as Discord returns them: at each field's place a list `_errors`.

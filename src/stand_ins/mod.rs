@@ -2,8 +2,8 @@
 //!
 //! The demo and the integration tests deliver to them, so they are strict where the platform is strict (a card that Slack would
 //! refuse is refused here, in Slack's words) and can be told to misbehave in every way that an endpoint can: see [`Script`].
-//! Everything that they received is recorded, with which decisions each message told, so that a test can count what arrived
-//! and what arrived twice.
+//! Everything that they received is recorded, with which decisions each message told and how many each digest counted, so that
+//! a test can count what arrived and what arrived twice.
 //!
 //! HTTP is spoken by hand (`wire.rs`), not by a framework: resetting a connection halfway, never answering and answering
 //! garbage are the point of a stand-in, and frameworks exist to prevent them. They listen on 127.0.0.1 only.
@@ -19,6 +19,7 @@ mod catalogue;
 pub(crate) mod client;
 mod datadog;
 mod decisions;
+mod digest;
 mod discord;
 mod entities;
 mod ids;
@@ -44,6 +45,7 @@ use crate::model::Reply;
 pub use card::Card;
 pub use catalogue::{Class, Entry, every_reply};
 pub use decisions::Firewall;
+pub use digest::Digest;
 pub use record::{Counters, Fate, Received};
 pub use script::{Script, Step};
 pub use server::{Options, StandIn};
@@ -188,27 +190,36 @@ struct Judged {
     fate: Fate,
     /// The decisions that the platform has from now on: of a batch that it refused halfway, those before the bad one.
     ids: Vec<String>,
+    /// Or the digest that it has.
+    digest: Option<Digest>,
 }
 
 impl Judged {
-    /// A message that people or the SIEM will see.
+    /// Records that the SIEM has from now on.
     fn taken(reply: Reply, ids: Vec<String>) -> Self {
-        Self { reply, fate: Fate::Taken, ids }
+        Self { reply, fate: Fate::Taken, ids, digest: None }
+    }
+
+    /// A message that people will see: a digest, or a card that tells every decision that it links to.
+    fn posted(reply: Reply, platform: Platform, message: &serde_json::Value) -> Self {
+        let digest = Digest::read(platform, message);
+        let ids = if digest.is_some() { Vec::new() } else { ids::in_card(message) };
+        Self { reply, fate: Fate::Taken, ids, digest }
     }
 
     /// A request that is turned down, and says so.
     fn refused(reply: Reply) -> Self {
-        Self { reply, fate: Fate::Refused, ids: Vec::new() }
+        Self { reply, fate: Fate::Refused, ids: Vec::new(), digest: None }
     }
 
     /// A request that is answered as a success while nobody will ever see the message.
     fn swallowed(reply: Reply, why: impl Into<String>) -> Self {
-        Self { reply, fate: Fate::Swallowed(why.into()), ids: Vec::new() }
+        Self { reply, fate: Fate::Swallowed(why.into()), ids: Vec::new(), digest: None }
     }
 
     /// A request that is no message.
     fn aside(reply: Reply) -> Self {
-        Self { reply, fate: Fate::Aside, ids: Vec::new() }
+        Self { reply, fate: Fate::Aside, ids: Vec::new(), digest: None }
     }
 }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Instant;
 
+use super::Digest;
+
 /// How many different decision ids are told apart; further ones only raise a counter.
 const IDS_MAX: usize = 2_000_000;
 
@@ -43,10 +45,19 @@ pub struct Received {
     pub body: Bytes,
     /// What became of it.
     pub fate: Fate,
-    /// The decisions that it told, each as often as it was told.
+    /// The decisions that it told, each as often as it was told. A digest tells none: it counts them.
     pub ids: Vec<String>,
+    /// The digest, where it is one and is posted.
+    pub digest: Option<Digest>,
     /// The status that was answered; none where nothing was.
     pub status: Option<u16>,
+}
+
+impl Received {
+    /// How many decisions it counts, where it is a digest and is posted.
+    pub fn digest_total(&self) -> Option<u64> {
+        self.digest.as_ref().map(|digest| digest.total)
+    }
 }
 
 /// How often what happened.
@@ -67,6 +78,10 @@ pub struct Counters {
     pub impatient: u64,
     /// Decision ids that were not told apart, because there were too many.
     pub ids_beyond: u64,
+    /// Digests that are posted; they count among `taken` too.
+    pub digests: u64,
+    /// The decisions that those digests count, together.
+    pub folded: u64,
 }
 
 /// Everything received.
@@ -97,6 +112,10 @@ impl Records {
             Fate::Swallowed(_) => self.counters.swallowed += 1,
             Fate::Refused => self.counters.refused += 1,
             Fate::Aside => {}
+        }
+        if let Some(total) = received.digest_total() {
+            self.counters.digests += 1;
+            self.counters.folded += total;
         }
         for id in &received.ids {
             if let Some(count) = self.ids.get_mut(id) {

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Ask, Fate, Judged, Platform,
+    Ask, Digest, Fate, Judged, Platform,
     record::{Counters, Received, Records},
     script::{Allowance, Script, Step},
     wire::{Connection, NoRequest, Request},
@@ -369,8 +369,8 @@ impl Shared {
 
     /// Does as the platform would.
     fn take(&self, request: &Request, allowance: Option<Allowance>) -> Reply {
-        let Judged { reply, fate, ids } = self.judge(request, allowance);
-        self.record(request, fate, ids, Some(reply.status.as_u16()));
+        let Judged { reply, fate, ids, digest } = self.judge(request, allowance);
+        self.record(request, fate, ids, digest, Some(reply.status.as_u16()));
         reply
     }
 
@@ -379,8 +379,8 @@ impl Shared {
         let status = reply.map(|reply| reply.status.as_u16());
         let judged = taken.then(|| self.judge(request, None)).filter(|judged| judged.fate == Fate::Taken);
         match judged {
-            Some(judged) => self.record(request, Fate::Taken, judged.ids, status),
-            None => self.record(request, Fate::Refused, Vec::new(), status),
+            Some(judged) => self.record(request, Fate::Taken, judged.ids, judged.digest, status),
+            None => self.record(request, Fate::Refused, Vec::new(), None, status),
         }
     }
 
@@ -390,7 +390,7 @@ impl Shared {
         self.platform.judge(&Ask { request, credential: credential.as_deref(), allowance, number })
     }
 
-    fn record(&self, request: &Request, fate: Fate, ids: Vec<String>, status: Option<u16>) {
+    fn record(&self, request: &Request, fate: Fate, ids: Vec<String>, digest: Option<Digest>, status: Option<u16>) {
         let received = Arc::new(Received {
             at: Instant::now(),
             method: request.method.clone(),
@@ -400,6 +400,7 @@ impl Shared {
             body: plain_body(request),
             fate,
             ids,
+            digest,
             status,
         });
         self.state().records.add(Arc::clone(&received));

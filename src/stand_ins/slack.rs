@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Ask, Judged, ids, slack_blocks};
+use super::{Ask, Judged, Platform, slack_blocks};
 use crate::model::Reply;
 
 /// The most attachments of a message.
@@ -42,7 +42,7 @@ fn webhook(ask: &Ask<'_>, team: &str, hook: &str, token: &str) -> Judged {
         return Judged::refused(super::text(400, "invalid_payload"));
     }
     match check(&message) {
-        Ok(()) => Judged::taken(super::text(200, "ok"), ids::in_card(&message)),
+        Ok(()) => Judged::posted(super::text(200, "ok"), Platform::Slack, &message),
         // Webhooks have one word for everything that is wrong with blocks.
         Err(Fault { error: "msg_blocks_too_long", .. }) => Judged::refused(super::text(400, "invalid_blocks")),
         Err(fault) => Judged::refused(super::text(400, fault.error)),
@@ -77,7 +77,7 @@ fn web_api(ask: &Ask<'_>, update: bool) -> Judged {
         };
     }
     let ts = format!("{}.{:06}", TS_FIRST + ask.number, 100);
-    Judged::taken(super::json(200, &json!({"ok": true, "channel": channel, "ts": ts})), ids::in_card(&message))
+    Judged::posted(super::json(200, &json!({"ok": true, "channel": channel, "ts": ts})), Platform::Slack, &message)
 }
 
 /// What is posted to the `response_url` of a click: it changes a card or whispers, it is no card of its own.

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Ask, Judged, ids};
+use super::{Ask, Judged, Platform};
 use crate::model::Reply;
 
 /// The most that the properties of a message may take, in bytes, after Teams has wrapped the card.
@@ -46,7 +46,7 @@ pub(super) fn judge(ask: &Ask<'_>) -> Judged {
         return Judged::refused(error(400, "InvalidRequestContent", "The request content is not valid JSON."));
     };
     match flow(&message, request.body.len()) {
-        Ok(()) => Judged::taken(Reply::new(202, ""), ids::in_card(&message)),
+        Ok(()) => Judged::posted(Reply::new(202, ""), Platform::Teams, &message),
         Err(why) => Judged::swallowed(Reply::new(202, ""), why),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Ask, Judged, entities, ids};
+use super::{Ask, Judged, Platform, entities};
 use crate::model::{Clock, Reply};
 
 /// The most characters of a message, after entity parsing. Source: tdlib, `message_text_length_max`.
@@ -72,7 +72,7 @@ fn send(ask: &Ask<'_>) -> Judged {
     }
     let result = json!({"message_id": ask.number + 1, "date": Clock::System.now().unix_seconds(), "text": shown,
         "chat": {"id": chat, "type": "supergroup"}});
-    Judged::taken(super::json(200, &json!({"ok": true, "result": result})), ids::in_card(&message))
+    Judged::posted(super::json(200, &json!({"ok": true, "result": result})), Platform::Telegram, &message)
 }
 
 fn check_keyboard(markup: &Value) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! The stand-ins over real sockets. Here: a minimal message for each platform, and how it is sent.
 
+mod digests;
 mod misbehaving;
 mod strictness;
 

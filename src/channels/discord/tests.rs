@@ -3,7 +3,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     channels::{
-        conformance::{body, delivery, hostile_delivery, parcel, problems, split_quotes, texts, url},
+        conformance::{
+            body, delivery,
+            digests::{digest_body, hostile_digest},
+            hostile_delivery, parcel, problems, split_quotes, texts, url,
+        },
         text::is_invisible,
     },
     model::verdict::Outcome,
@@ -142,6 +146,24 @@ proptest! {
         for word in ours.split_whitespace() {
             prop_assert!(
                 word.contains("](https://a") || word.chars().all(|c| c.is_alphanumeric() || "[]*_:(),.·".contains(c)),
+                "{}", ours
+            );
+        }
+    }
+
+    #[test]
+    fn no_digest_breaks_discords_limits_or_writes_anything_active(digest in hostile_digest(), plain in any::<bool>()) {
+        let body = digest_body(&discord(), &digest, plain);
+        prop_assert_eq!(&body["allowed_mentions"], &serde_json::json!({"parse": []}));
+        prop_assert_eq!((body.get("flags").is_some(), body.get("embeds").is_some()), (plain, !plain));
+        let text = if plain { &body["content"] } else { &body["embeds"][0]["description"] }.as_str().unwrap();
+        let max = if plain { CONTENT_CHARS_MAX } else { DESCRIPTION_CHARS_MAX };
+        prop_assert!((1..=max).contains(&text.encode_utf16().count()), "{}", text.encode_utf16().count());
+        let (ours, theirs) = split_quotes(text, "`", "`");
+        prop_assert!(theirs.iter().all(|quoted| !quoted.is_empty() && !quoted.contains('\n')));
+        for word in ours.split_whitespace() {
+            prop_assert!(
+                word.contains("](https://a") || word.chars().all(|c| c.is_alphanumeric() || "[]*_:(),.".contains(c)),
                 "{}", ours
             );
         }

@@ -4,8 +4,9 @@ use super::*;
 use crate::{
     channels::{
         conformance::{
-            SIGNING_SECRET, body, configured, delivery, hostile_delivery, parcel, problems, slack_bot, slack_webhook,
-            split_quotes, texts,
+            SIGNING_SECRET, body, configured, delivery,
+            digests::{digest_body, hostile_digest},
+            hostile_delivery, parcel, problems, slack_bot, slack_webhook, split_quotes, texts,
         },
         text::is_invisible,
     },
@@ -202,6 +203,41 @@ proptest! {
             for word in ours.split_whitespace() {
                 prop_assert!(
                     word.starts_with("<https://a") || word.ends_with("|View") || word.chars().all(|c| c.is_alphanumeric() || "[]*_:(),.|>".contains(c)),
+                    "{}", ours
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_digest_breaks_slacks_limits_or_writes_anything_active(digest in hostile_digest(), plain in any::<bool>()) {
+        let body = digest_body(&slack_webhook(Some(SIGNING_SECRET)), &digest, plain);
+        let size = |text: &str| text.encode_utf16().count();
+        let text = body["text"].as_str().unwrap();
+        prop_assert!((1..=TEXT_CHARS_MAX).contains(&size(text)), "{}", size(text));
+        prop_assert!(body["unfurl_links"] == false && body["unfurl_media"] == false);
+        let mut hostile = vec![text];
+        if !plain {
+            let blocks = body["blocks"].as_array().unwrap();
+            prop_assert!(texts(&body["blocks"]).iter().map(|text| size(text)).sum::<usize>() <= 12_000);
+            for section in blocks.iter().filter(|block| block["type"] == "section") {
+                prop_assert!(section["text"]["type"] == "mrkdwn" && section["text"]["verbatim"] == true);
+                hostile.push(section["text"]["text"].as_str().unwrap());
+                prop_assert!((1..=3_000).contains(&size(hostile[hostile.len() - 1])));
+            }
+            prop_assert_eq!(hostile.len(), 3);
+            prop_assert_eq!(blocks.last().unwrap()["elements"].as_array().map(Vec::len), Some(1));
+        }
+        for text in hostile {
+            let (ours, theirs) = split_quotes(text, "`", "`");
+            for quoted in theirs {
+                prop_assert!(!quoted.is_empty() && !quoted.contains(['<', '>', '\n']));
+                let bare = ["&amp;", "&lt;", "&gt;"].iter().fold(quoted.to_owned(), |text, entity| text.replace(entity, ""));
+                prop_assert!(!bare.contains('&'), "{}", quoted);
+            }
+            for word in ours.split_whitespace() {
+                prop_assert!(
+                    word.starts_with("<https://a") || word == "Console>" || word.chars().all(|c| c.is_alphanumeric() || "[]*_:(),.".contains(c)),
                     "{}", ours
                 );
             }

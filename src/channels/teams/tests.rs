@@ -3,7 +3,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     channels::{
-        conformance::{body, delivery, hostile_delivery, parcel, problems, texts, url},
+        conformance::{
+            body, delivery,
+            digests::{digest_body, hostile_digest},
+            hostile_delivery, parcel, problems, texts, url,
+        },
         text::is_invisible,
     },
     model::verdict::Outcome,
@@ -146,6 +150,27 @@ proptest! {
                 prop_assert!(!text.is_empty() && !text.contains('\n') && !text.chars().any(is_invisible));
                 let ours = text.starts_with("[Interven] ") || text.contains("HIGH (0.71)") || text.contains("](https://a");
                 prop_assert!(ours || is_inert(text), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn no_digest_breaks_the_limits_of_teams_or_writes_anything_active(digest in hostile_digest(), plain in any::<bool>()) {
+        let body = digest_body(&teams(), &digest, plain);
+        let bytes = body.to_string().len();
+        prop_assert!(bytes <= BODY_BYTES_MAX, "{} bytes", bytes);
+        let card = &body["attachments"][0]["content"];
+        prop_assert_eq!(card["actions"].as_array().map_or(0, Vec::len), usize::from(!plain));
+        for element in card["body"].as_array().unwrap() {
+            prop_assert!(element["type"] == "FactSet" || element["wrap"] == true);
+            for text in texts(element) {
+                prop_assert!(!text.is_empty() && !text.contains('\n'));
+                // What is ours and active: the headline, the number of a risk, how long it took, a link at the end.
+                let theirs = text.strip_prefix("[Interven] ").unwrap_or(text).replacen("HIGH (0.71) ", "", 1);
+                let theirs = theirs.split_once(" UTC (").map_or(&*theirs, |(span, _)| span);
+                let link = |text: &str| text.starts_with("](https://a") && text.ends_with(')');
+                let at = theirs.rfind("[View").filter(|at| theirs[*at..].find(']').is_some_and(|end| link(&theirs[at + end..])));
+                prop_assert!(is_inert(&theirs[..at.unwrap_or(theirs.len())]), "{}", text);
             }
         }
     }

@@ -4,7 +4,11 @@ use super::*;
 use crate::{
     channels::{
         Links,
-        conformance::{body, configured, delivery, hostile_delivery, parcel, problems, split_quotes, telegram, url},
+        conformance::{
+            body, configured, delivery,
+            digests::{digest_body, hostile_digest},
+            hostile_delivery, parcel, problems, split_quotes, telegram, url,
+        },
         text::is_invisible,
     },
     model::{Timestamp, verdict::Outcome},
@@ -65,14 +69,18 @@ fn a_telegram_429_waits_as_long_as_its_body_asks() {
 }
 
 #[test]
-fn a_group_that_became_a_supergroup_is_followed() {
+fn a_group_that_became_a_supergroup_is_followed_by_cards_and_digests() {
     let body = r#"{"ok":false,"error_code":400,"description":"Bad Request: group chat was upgraded to a supergroup chat",
         "parameters":{"migrate_to_chat_id":-1009999999999}}"#;
     let Verdict::Moved { to, .. } = telegram().judge(&Reply::new(400, body)) else { panic!("not moved") };
     let links = Links { public: "https://a.example".into(), console: "https://a.example".into() };
     let occasion = Occasion { now: Timestamp::UNIX_EPOCH, links: &links, detour: Some(&to) };
-    let parcel = telegram().render(&delivery(|_| ()), &occasion);
-    assert!(parcel.body.starts_with(br#"{"chat_id":-1009999999999,"#), "{:?}", parcel.body);
+    let card = telegram().render(&delivery(|_| ()), &occasion);
+    let digest = Digest::of(&[delivery(|_| ())]).unwrap();
+    let digest = telegram().render_digest(&digest, false, &occasion).unwrap();
+    for parcel in [card, digest] {
+        assert!(parcel.body.starts_with(br#"{"chat_id":-1009999999999,"#), "{:?}", parcel.body);
+    }
 }
 
 #[test]
@@ -185,6 +193,44 @@ proptest! {
             let parsed = text.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
             prop_assert!(parsed.encode_utf16().count() <= TEXT_UNITS_MAX);
         }
+    }
+
+    #[test]
+    fn no_digest_breaks_telegrams_limits_or_writes_anything_active(digest in hostile_digest(), plain in any::<bool>()) {
+        let body = digest_body(&telegram(), &digest, plain);
+        prop_assert!(body["link_preview_options"]["is_disabled"] == true);
+        prop_assert_eq!((body.get("entities").is_some(), body.get("parse_mode").is_some()), (plain, !plain));
+        let text = body["text"].as_str().unwrap();
+        prop_assert!(text.len() <= 32_768);
+        let mut ours = String::new();
+        if plain {
+            let mut units: Vec<u16> = text.encode_utf16().collect();
+            prop_assert!(units.len() <= TEXT_UNITS_MAX, "{}", units.len());
+            // Telegram reads the first 100 entities of a message and no more.
+            let entities = body["entities"].as_array().unwrap();
+            prop_assert!(entities.len() <= 100);
+            for entity in entities.iter().rev() {
+                let at = |key| usize::try_from(entity[key].as_u64().unwrap()).unwrap();
+                prop_assert!(at("length") > 0 && entity["type"] == "code");
+                units.drain(at("offset")..at("offset") + at("length"));
+            }
+            ours.push_str(&String::from_utf16(&units).unwrap());
+        } else {
+            let (outside, theirs) = split_quotes(text, "<code>", "</code>");
+            for quoted in &theirs {
+                prop_assert!(!quoted.is_empty() && !quoted.contains(['<', '>', '\n']));
+                let bare = ["&amp;", "&lt;", "&gt;"].iter().fold((*quoted).to_owned(), |text, entity| text.replace(entity, ""));
+                prop_assert!(!bare.contains('&'), "{}", quoted);
+            }
+            let (outside, links) = split_quotes(&outside, "<a href=\"", "\">View</a>");
+            prop_assert!(links.iter().all(|url| url.starts_with("https://a") && !url.contains(['<', '>', '"'])));
+            prop_assert!(theirs.len() + links.len() + outside.matches("<b>").count() <= 100);
+            ours.push_str(&outside.replace("<b>", "").replace("</b>", ""));
+            let theirs: String = theirs.concat().replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
+            prop_assert!(ours.len() + theirs.encode_utf16().count() + 4 * links.len() <= TEXT_UNITS_MAX);
+        }
+        let inert = |word: &str| word.starts_with("https://a") || word.chars().all(|c| c.is_alphanumeric() || "[]_:(),.".contains(c));
+        prop_assert!(ours.split_whitespace().all(inert), "{}", ours);
     }
 }
 

@@ -201,6 +201,7 @@ mod tests {
             body: Bytes::from(json!({"text": text}).to_string()),
             fate: Fate::Taken,
             ids: Vec::new(),
+            digest: None,
             status: Some(200),
         }
     }
