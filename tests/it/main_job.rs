@@ -56,7 +56,10 @@ impl Told {
             Platform::Sumo => format!("kind = \"siem\"\nurl = \"{url}\"\nformat = \"cef\"\nenvelope = \"sumo\""),
             Platform::Siem => format!("kind = \"siem\"\nurl = \"{url}\"\nformat = \"ocsf\""),
         };
-        Self { id, stand_in, lines: format!("{own}\n{more}\n") }
+        // Decisions are counted one by one here; `storm` has what digests tell.
+        let chat = matches!(platform, Platform::Slack | Platform::Discord | Platform::Teams | Platform::Telegram);
+        let unfolded = if chat { "digest = { enabled = false }\n" } else { "" };
+        Self { id, stand_in, lines: format!("{own}\n{unfolded}{more}\n") }
     }
 }
 
