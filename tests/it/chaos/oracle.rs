@@ -85,30 +85,10 @@ pub(super) async fn judge(evidence: Evidence<'_>) -> Findings {
     let waiting = waiting(publisher, queues, &channels).await;
 
     let (mut faults, mut losses, mut tallies) = (Vec::new(), Vec::new(), Vec::new());
+    let elsewhere = Elsewhere { folded, dead, waiting };
     for channel in &channels {
-        let told = scene.stand_in(channel.id.as_str()).received_ids();
-        let mut tally = Tally::default();
-        for (_, decision) in ledger.confirmed.iter().filter(|(_, decision)| channel.filter.wants(decision)) {
-            let key: Key = (channel.id.clone(), decision.id.to_string());
-            tally.matched += 1;
-            match told.get(&key.1) {
-                Some(times) => {
-                    tally.told += 1;
-                    tally.duplicates += u64::from(*times) - 1;
-                }
-                None if folded.contains(&key) => tally.folded += 1,
-                None if dead.contains(&key) => tally.dead += 1,
-                None if waiting.contains(&key) => tally.waiting += 1,
-                None => {
-                    tally.lost += 1;
-                    losses.push(key);
-                }
-            }
-        }
-        let strangers = strangers(channel, &told, ledger);
-        if !strangers.is_empty() {
-            faults.push(format!("{} was told what it does not want: {strangers:?}", channel.id));
-        }
+        let (tally, lost) = elsewhere.tally(channel, scene, ledger, &mut faults);
+        losses.extend(lost);
         tallies.push(tally);
     }
     if !losses.is_empty() {
@@ -133,6 +113,55 @@ pub(super) async fn judge(evidence: Evidence<'_>) -> Findings {
     }
     let summary = summary(&channels, &tallies, &reasons, ledger, watched, journal);
     Findings { summary, faults }
+}
+
+/// Where a delivery can be that its endpoint has not been told of.
+struct Elsewhere {
+    folded: HashSet<Key>,
+    dead: HashSet<Key>,
+    waiting: HashSet<Key>,
+}
+
+impl Elsewhere {
+    /// Looks for every confirmed decision that a channel wants; what is nowhere is lost.
+    fn tally(
+        &self,
+        channel: &ChannelPlan,
+        scene: &Scene,
+        ledger: &Ledger,
+        faults: &mut Vec<String>,
+    ) -> (Tally, Vec<Key>) {
+        let endpoint = scene.stand_in(channel.id.as_str());
+        let told = endpoint.received_ids();
+        let (mut tally, mut losses) = (Tally::default(), Vec::new());
+        for (_, decision) in ledger.confirmed.iter().filter(|(_, decision)| channel.filter.wants(decision)) {
+            let key: Key = (channel.id.clone(), decision.id.to_string());
+            tally.matched += 1;
+            match told.get(&key.1) {
+                Some(times) => {
+                    tally.told += 1;
+                    tally.duplicates += u64::from(*times) - 1;
+                }
+                None if self.folded.contains(&key) => tally.folded += 1,
+                None if self.dead.contains(&key) => tally.dead += 1,
+                None if self.waiting.contains(&key) => tally.waiting += 1,
+                None => {
+                    tally.lost += 1;
+                    losses.push(key);
+                }
+            }
+        }
+        let strangers = strangers(channel, &told, ledger);
+        if !strangers.is_empty() {
+            faults.push(format!("{} was told what it does not want: {strangers:?}", channel.id));
+        }
+        let (counted, logged) =
+            (endpoint.counters().folded, self.folded.iter().filter(|(id, _)| *id == channel.id).count());
+        if counted < logged as u64 {
+            faults.push(format!("{}: {logged} are folded, but its digests count only {counted}", channel.id));
+        }
+        (tally, losses)
+    }
 }
 
 /// The delivery that a log line tells to be folded.

@@ -67,7 +67,7 @@ const CALM: [Part; 3] = [
 /// Channels whose endpoints fail, those behind a wire first.
 const TROUBLED: [Part; ENDPOINTS] = [
     part("splunk", Platform::Splunk, "batch = { events = 20, wait = \"100ms\" }\n", ""),
-    part("discord", Platform::Discord, "rate_limit = \"40/s\"\nburst = 5\n", "[channel.digest]\nenabled = false\n"),
+    part("discord", Platform::Discord, "rate_limit = \"100/s\"\nburst = 5\n", "[channel.digest]\nenabled = false\n"),
     part("teams", Platform::Teams, "rate_limit = \"none\"\nconcurrency = 4\n", "[channel.digest]\nover = 20\n"),
     part("slack", Platform::Slack, "rate_limit = \"none\"\nconcurrency = 4\n", "[channel.digest]\nenabled = false\n"),
     part(
