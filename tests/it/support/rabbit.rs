@@ -145,8 +145,22 @@ impl Rabbit {
     pub(crate) fn boot(&self) {
         let mut command = mortal(&format!("{BIN}/rabbitmq-server"));
         self.environment(&mut command);
-        *self.beam.lock().unwrap() = Some(spawn(command));
-        wait_for_port(self.port, &self.dir);
+        let mut beam = spawn(command);
+        let deadline = Instant::now() + BOOT_LIMIT;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = beam.try_wait().unwrap();
+            assert!(ended.is_none(), "the broker ended while booting; its log ends so:\n{}", self.log_end());
+            assert!(Instant::now() < deadline, "the broker does not boot; its log ends so:\n{}", self.log_end());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        *self.beam.lock().unwrap() = Some(beam);
+    }
+
+    /// The last lines that it logged.
+    fn log_end(&self) -> String {
+        let log = fs::read_to_string(self.dir.join(format!("log/{}.log", self.node()))).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// Crashes it.
@@ -173,7 +187,13 @@ impl Rabbit {
         command.args(arguments);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {}{}\nthe broker's log ends so:\n{}",
+            text(&output.stdout),
+            text(&output.stderr),
+            self.log_end()
+        );
         text(&output.stdout)
     }
 
@@ -301,15 +321,15 @@ pub(super) fn root() -> &'static Path {
     root
 }
 
-/// Three free ports in a row: AMQP, distribution, epmd.
+/// Three free ports in a row: AMQP, distribution, epmd. They are below those that the system gives to whoever asks for any, or
+/// somebody's connection would sit on one of them while its broker is being restarted.
 fn free_ports() -> u16 {
     // Ports that were given out, so that two brokers that start at once do not get the same.
     static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
     let mut given = GIVEN.lock().unwrap();
     loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        let free = port < 65_000 && (1..=2).all(|step| TcpListener::bind(("127.0.0.1", port + step)).is_ok());
+        let port = fastrand::u16(10_000..32_000);
+        let free = (0..=2).all(|step| TcpListener::bind(("127.0.0.1", port + step)).is_ok());
         if free && given.iter().all(|other| other.abs_diff(port) > 2) {
             given.push(port);
             return port;
