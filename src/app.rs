@@ -19,12 +19,14 @@ use crate::{
         embedded::{Embedded, EmbeddedSettings},
         rabbitmq::{RabbitMq, RabbitSettings},
     },
+    canary,
     config::{BrokerPlan, ChannelPlan, Plan},
     dead_letters::{DeadLetterError, Keeper, Store, StoreOptions},
     http::{self, Doors},
-    intake::{Intake, Router},
+    intake::{Intake, OwnTerms, Router},
     lane::{self, ClientError, HttpPost, LaneHandle, LanePlan, LaneTools, Post},
     model::{ChannelId, Clock},
+    notices,
     route::Routes,
     settle::Settler,
     telemetry::Metrics,
@@ -139,7 +141,8 @@ impl Worker {
             })
             .collect();
         let filters = plan.channels.iter().map(|channel| channel.filter.clone()).collect();
-        let router = Arc::new(Router::new(Routes::new(filters), handles));
+        let own = plan.channels.iter().map(|one| OwnTerms { notices: one.notices, canary: one.canary }).collect();
+        let router = Arc::new(Router::new(Routes::new(filters), handles).with_own(own));
 
         let (present, routing) = watch::channel(Arc::clone(&router));
         let intake = Intake {
@@ -153,6 +156,9 @@ impl Worker {
         drop(tools);
         drop(settler);
 
+        let terms = notices::Terms::default();
+        background.spawn(notices::watch(present.subscribe(), metrics.clone(), clock, terms, stop.clone()));
+        background.spawn(canary::send(present.subscribe(), Arc::clone(&broker), clock, stop.clone()));
         watch_health(Arc::clone(&broker), metrics.clone(), &background, stop.clone());
         watch_depths(Arc::clone(&broker), &router, metrics.clone(), &background, stop.clone());
         metrics.config_reloaded.set(seconds(clock.now().unix_seconds()));

@@ -7,7 +7,7 @@
 //! Absent on purpose: pace, retries, endpoints. A full or paused lane never holds the intake up for long: what a lane cannot
 //! take now goes to its queue on the broker.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use crate::{
     broker::{Arrival, Arrivals, Receipt},
     dead_letters::DeadLetter,
     lane::LaneHandle,
-    model::{Clock, DeathReason, Decision, Delivery, decision::DecodeError},
+    model::{ChannelId, Clock, DeathReason, Decision, Delivery, Own, decision::DecodeError},
     route::{Matches, Routes},
     settle::Settler,
     telemetry::Metrics,
@@ -31,12 +31,33 @@ const BATCH: usize = 64;
 pub struct Router {
     routes: Routes,
     lanes: Vec<LaneHandle>,
+    own: Vec<OwnTerms>,
+}
+
+/// What the worker itself says to a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnTerms {
+    /// Whether it is told when another channel is in trouble.
+    pub notices: bool,
+    /// How often it is tested by a canary; `None` never.
+    pub canary: Option<Duration>,
 }
 
 impl Router {
     /// A router over `lanes`, whose filters are `routes`, in the same order.
     pub fn new(routes: Routes, lanes: Vec<LaneHandle>) -> Self {
-        Self { routes, lanes }
+        Self { routes, lanes, own: Vec::new() }
+    }
+
+    /// The same, with what the worker itself says to each lane's channel, in the same order. Without it, that is nothing.
+    #[must_use]
+    pub fn with_own(self, own: Vec<OwnTerms>) -> Self {
+        Self { own, ..self }
+    }
+
+    /// The lanes with what the worker itself says to their channels.
+    pub fn own(&self) -> impl Iterator<Item = (&LaneHandle, OwnTerms)> {
+        self.lanes.iter().zip(self.own.iter().copied())
     }
 
     /// The lanes.
@@ -120,6 +141,9 @@ impl Intake {
         receipt: Receipt,
         matches: &[u32],
     ) {
+        if let Some(Own::Canary(channel)) = Own::of(&decision) {
+            return self.pass_canary(router, decision, &channel, receipt).await;
+        }
         let (kind, severity) = (decision.kind.as_str(), decision.severity.as_str());
         self.metrics.decisions.with_label_values(&[kind, severity]).inc();
         if matches.is_empty() {
@@ -138,6 +162,18 @@ impl Intake {
         }
         receipt.settle();
     }
+
+    /// A canary goes to the channel that it tests and to no other, whatever the filters say. It is no decision of the firewall's, so
+    /// it is neither counted nor logged as one.
+    async fn pass_canary(&self, router: &Router, canary: Arc<Decision>, channel: &ChannelId, receipt: Receipt) {
+        let Some(lane) = router.lanes.iter().find(|lane| lane.id() == channel) else {
+            debug!(%channel, canary = %canary.id, "a canary for a channel that is no more");
+            receipt.settle();
+            return;
+        };
+        let delivery = Delivery::new(canary, channel.clone(), self.clock.now());
+        lane.hand_over(delivery, receipt, false).await;
+    }
 }
 
 #[cfg(test)]
@@ -150,7 +186,7 @@ mod tests {
     use super::*;
     use crate::{
         broker::{Destination, Log, Queue, receipt::Desk},
-        model::{Ending, Filter, Severity},
+        model::{Ending, Filter, Severity, own},
         settle::Job,
     };
 
@@ -249,6 +285,40 @@ mod tests {
         receipt.settle();
         assert_eq!(bench.closed(), [(1, true)]);
         assert_eq!(bench.metrics.unrouted.with_label_values(&["LOW"]).get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_canary_goes_to_the_channel_that_it_tests_and_is_neither_counted_nor_logged() {
+        let mut bench = Bench::new(true);
+        let canary = |channel: &str| own::canary(&channel.parse().unwrap(), 1, Clock::System.now());
+        bench.arrives(1, canary("two").raw().clone());
+        let Job::Publish { message, receipt, .. } = bench.jobs.recv().await.unwrap() else { panic!("not parked") };
+        assert_eq!(message.to, Destination::Queue(Queue::Lane("two".parse().unwrap())));
+        receipt.settle();
+        bench.arrives(2, canary("gone").raw().clone());
+        // The next thing that anybody hears of is what came after it.
+        bench.decision(3, "LOW");
+        let Job::Publish { message, .. } = bench.jobs.recv().await.unwrap() else { panic!("not logged") };
+        assert_eq!((message.to, message.id), (Destination::Log(Log::Decisions), String::from("3")));
+        assert_eq!(bench.closed(), [(1, true), (2, true), (3, false)]);
+        let count = |kind, severity| bench.metrics.decisions.with_label_values(&[kind, severity]).get();
+        assert_eq!((count("ALLOW", "LOW"), count("DENY", "LOW")), (0, 1));
+        assert_eq!(bench.metrics.unrouted.with_label_values(&["LOW"]).get(), 1);
+        assert!(bench.router.lanes().iter().all(|lane| lane.metrics().matched.get() == 0));
+    }
+
+    #[tokio::test]
+    async fn what_only_looks_like_a_canary_is_a_decision_like_any_other() {
+        let bench = Bench::new(false);
+        let canary = own::canary(&"gone".parse().unwrap(), 1, Clock::System.now());
+        let mut json: serde_json::Value = serde_json::from_slice(canary.raw()).unwrap();
+        json["decision"] = "DENY".into();
+        json["severity"] = "HIGH".into();
+        bench.arrives(1, json.to_string());
+        while bench.router.lanes().iter().any(|lane| lane.metrics().matched.get() == 0) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.metrics.decisions.with_label_values(&["DENY", "HIGH"]).get(), 1);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@
 //! - [`lane`]: one per channel: pace, attempt, retry, pause, hold. [`lane::step`] is every rule, pure.
 //! - [`channels`]: how to say it and what replies mean, one file per kind. [`formats`]: decisions for machines.
 //! - [`settle`]: what "done" means. [`dead_letters`]: what could not be delivered, on disk, and how it is replayed.
+//! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
 //! - [`stand_ins`]: local endpoints that answer as the real ones do, for the demo and the tests.
@@ -30,6 +31,7 @@
 
 pub mod app;
 pub mod broker;
+pub mod canary;
 pub mod channels;
 pub mod cli;
 pub mod config;
@@ -39,6 +41,7 @@ pub mod http;
 pub mod intake;
 pub mod lane;
 pub mod model;
+pub mod notices;
 pub mod route;
 pub mod settings;
 pub mod settle;

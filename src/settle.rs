@@ -20,12 +20,12 @@ use std::{
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     broker::{Broker, Destination, Log, Message, PublishError, Queue, Receipt},
     dead_letters::{DeadLetter, Keeper},
-    model::{ChannelId, Clock, DeathReason, Decision, Delivery},
+    model::{ChannelId, Clock, DeathReason, Decision, Delivery, Own},
     telemetry::{Metrics, Stake},
 };
 
@@ -196,6 +196,12 @@ impl Carrier {
     }
 
     async fn bury(&self, letter: DeadLetter, receipt: Receipt, stake: Option<Stake>) {
+        let own = own_word(&letter);
+        if let Some(Own::Canary(channel)) = own {
+            debug!(%channel, detail = letter.detail, "a canary did not arrive");
+            receipt.settle();
+            return;
+        }
         let mut wait = RETRY_FIRST;
         while let Err(cause) = self.keeper.bury(letter.clone()).await {
             if let Some(untold) = self.may_tell(None) {
@@ -204,13 +210,19 @@ impl Carrier {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_LONGEST);
         }
-        let of_channel = letter.channel.as_ref().map_or("", |id| id.as_str());
-        self.metrics.dead_letters_written.with_label_values(&[letter.reason.as_str(), of_channel]).inc();
+        self.metrics.wrote_letter(letter.reason, letter.channel.as_ref(), own == Some(Own::Notice));
         if let Some(stake) = stake {
             stake.died();
         }
         receipt.settle();
     }
+}
+
+/// What kind of a word of the worker's own has died, if it is one. Read from the whole decision: an id alone proves nothing.
+fn own_word(letter: &DeadLetter) -> Option<Own> {
+    let id = letter.decision_id.as_deref()?;
+    (id.starts_with("canary-") || id.starts_with("notice-")).then_some(())?;
+    Own::of(&Decision::decode(letter.body.clone()).ok()?)
 }
 
 /// Since when the broker has said no to which lane's queue. Bounded by the number of lanes.
@@ -245,6 +257,7 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::own;
 
     fn lane(id: &str) -> Destination {
         Destination::Queue(Queue::Lane(id.parse().unwrap()))
@@ -288,6 +301,22 @@ mod tests {
             None,
             "a log has no other resting place"
         );
+    }
+
+    #[test]
+    fn a_letter_is_a_word_of_our_own_by_its_whole_decision_and_not_by_its_id() {
+        let (channel, now) = ("soc".parse::<ChannelId>().unwrap(), Clock::System.now());
+        let of = |decision: Decision| {
+            let delivery = Delivery::new(Arc::new(decision), channel.clone(), now);
+            own_word(&DeadLetter::of_delivery(&delivery, DeathReason::BrokerGaveUp, "", None, now))
+        };
+        let canary = own::canary(&channel, 1, now);
+        let forged = String::from_utf8(canary.raw().to_vec()).unwrap().replace("ALLOW", "DENY");
+        assert_eq!(of(canary), Some(Own::Canary(channel.clone())));
+        assert_eq!(of(own::notice("held", None, 1, now, "held", &[])), Some(Own::Notice));
+        assert_eq!(of(Decision::decode(forged.into()).unwrap()), None);
+        let malformed = DeadLetter::of_message("canary-soc-1".into(), DeathReason::Malformed, "", now);
+        assert_eq!(own_word(&malformed), None);
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Receipt {
         Self { shared: Arc::new(Shared { tag, lost: AtomicBool::new(false), desk }), settled: false }
     }
 
+    /// A receipt for what no broker handed out: nobody is told what becomes of it.
+    pub fn of_nobody() -> Self {
+        Self::new(0, Arc::new(Nobody))
+    }
+
     /// One more share.
     pub fn share(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), settled: false }
@@ -59,6 +64,13 @@ impl Receipt {
     pub fn settle(mut self) {
         self.settled = true;
     }
+}
+
+/// Where nothing waits to be settled.
+struct Nobody;
+
+impl Desk for Nobody {
+    fn close(&self, _: u64, _: bool) {}
 }
 
 impl Drop for Receipt {

@@ -33,12 +33,13 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
 
 use self::order::{Order, Orders};
 use crate::{
     broker::{Broker, Receipt},
     channels::{Channel, Links, Rate},
-    model::{ChannelId, Clock, Delivery, RetryPlan, Scrubber},
+    model::{ChannelId, Clock, Delivery, Own, RetryPlan, Scrubber},
     settle::Settler,
     telemetry::{ChannelMetrics, InMemory},
 };
@@ -183,6 +184,9 @@ impl LaneHandle {
 
     /// Hands a delivery over: to the lane's memory where it takes any now, else to its queue on the broker.
     pub async fn hand_over(&self, delivery: Delivery, receipt: Receipt, redelivered: bool) {
+        if let Some(own) = delivery.own() {
+            return self.hand_over_own(&own, &delivery, receipt).await;
+        }
         self.metrics.matched.inc();
         let mut errand = Errand {
             delivery,
@@ -200,6 +204,26 @@ impl LaneHandle {
         }
         let stake = self.metrics.stake(errand.in_memory);
         self.settler.park(&errand.delivery, errand.receipt, stake).await;
+    }
+
+    /// Hands over what the worker itself says. Every worker of a pool may say the same, so it goes by the lane's queue, whose one
+    /// consumer tells it once. A canary that finds its lane at rest is not kept: there is nothing to find out.
+    async fn hand_over_own(&self, own: &Own, delivery: &Delivery, receipt: Receipt) {
+        let in_memory = match own {
+            Own::Notice => {
+                self.metrics.matched.inc();
+                Some(self.metrics.hold_in_memory())
+            }
+            Own::Canary(_) => match *self.state.borrow() {
+                LaneState::Flowing | LaneState::Probing { .. } => None,
+                LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped => {
+                    debug!(channel = %self.id, canary = %delivery.decision.id, "the lane rests: no canary is sent");
+                    receipt.settle();
+                    return;
+                }
+            },
+        };
+        self.settler.park(delivery, receipt, self.metrics.stake(in_memory)).await;
     }
 }
 

@@ -31,6 +31,9 @@ pub const PROBE_FIRST: Duration = Duration::from_mins(5);
 /// The longest wait between probes of a held lane. Source: contract 5.
 pub const PROBE_LONGEST: Duration = Duration::from_hours(1);
 
+/// A canary that was not delivered by then has told what it was sent to find out. Source: README, "Canaries".
+pub const CANARY_AGE_MAX: Duration = Duration::from_mins(2);
+
 /// Where a lane stands when a try ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -234,6 +237,9 @@ pub fn too_late(delivery: &Delivery, chat: bool, max_age: Duration, now: Timesta
     let expired = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
     if chat && expired(delivery.decision.approval_asked().and_then(|approval| approval.expires_at)) {
         return Some(DeathReason::ApprovalExpired);
+    }
+    if delivery.is_canary() && now.since(delivery.decision.time) > CANARY_AGE_MAX {
+        return Some(DeathReason::Expired);
     }
     (now.since(delivery.first_at) > max_age).then_some(DeathReason::Expired)
 }

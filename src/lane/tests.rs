@@ -12,6 +12,7 @@ use tokio::time::Instant;
 mod folds;
 mod hands;
 mod orders;
+mod own;
 mod rests;
 
 use super::*;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{ChannelId, Decision, DecisionKind, Severity, Timestamp, decision::DecodeError};
+use super::{ChannelId, Decision, DecisionKind, Own, Severity, Timestamp, decision::DecodeError};
 
 /// The id of a delivery: the UUIDv5 of decision id and channel id, so that it is the same on every try, in every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,9 +106,20 @@ impl Delivery {
         self.decision.kind == DecisionKind::RequireApproval
     }
 
-    /// Whether a digest may tell it.
+    /// What kind of a word of the worker's own it carries, if it does.
+    pub fn own(&self) -> Option<Own> {
+        Own::of(&self.decision)
+    }
+
+    /// Whether it only tests its channel: it is not counted as a delivery, and it never becomes a dead letter.
+    pub fn is_canary(&self) -> bool {
+        matches!(self.own(), Some(Own::Canary(_)))
+    }
+
+    /// Whether a digest may tell it. What the worker itself says is told by itself: a notice must not go under in the storm that it
+    /// may be about, and a canary is no event.
     pub fn may_be_folded(&self) -> bool {
-        !self.is_urgent() && !self.unfolded && self.decision.severity != Severity::Critical
+        !self.is_urgent() && !self.unfolded && self.decision.severity != Severity::Critical && self.own().is_none()
     }
 
     /// The form in which it waits in a lane queue: JSON, the decision's bytes inside as they came.

@@ -76,7 +76,13 @@ pub struct Metrics {
     lane_state: IntGaugeVec,
     lane_wait: GenericCounterVec<AtomicF64>,
     replayed: IntCounterVec,
+    last_success: IntGaugeVec,
+    /// No series: how many of the dead letters written are notices that died.
+    dead_notices: IntCounterVec,
 }
+
+/// How many dead letters were written, by reason, in the order of [`DeathReason::ALL`].
+pub type Deaths = [u64; DeathReason::ALL.len()];
 
 /// One channel's handles.
 #[derive(Clone, Debug)]
@@ -94,6 +100,11 @@ pub struct ChannelMetrics {
     pub delivery_latency: Histogram,
     /// `replayed_total{channel}`: dead letters sent again.
     pub replayed: IntCounter,
+    /// `last_success_timestamp_seconds{channel}`: when the endpoint last took something from this worker, canaries included; 0 before
+    /// the first time. Worry when it is older than two periods of the channel's canary, in every worker of a pool.
+    pub last_success: IntGauge,
+    deaths: [IntCounter; DeathReason::ALL.len()],
+    dead_notices: [IntCounter; DeathReason::ALL.len()],
     endings: [IntCounter; Ending::ALL.len()],
     outcomes: [IntCounter; Outcome::ALL.len()],
     states: [IntGauge; LANE_STATES.len()],
@@ -109,6 +120,12 @@ impl ChannelMetrics {
     /// How many deliveries ended so in this worker.
     pub fn endings(&self, ending: Ending) -> u64 {
         self.endings[ending as usize].get()
+    }
+
+    /// The dead letters of the channel that this worker has written since it started. Notices that died are left out: to tell of
+    /// them would only make more of them.
+    pub fn deaths(&self) -> Deaths {
+        std::array::from_fn(|at| self.deaths[at].get().saturating_sub(self.dead_notices[at].get()))
     }
 
     /// Counts one delivery in memory, for as long as the value lives.
@@ -184,6 +201,11 @@ impl Catalogue {
         self.add(IntCounterVec::new(opts(name, help), labels))
     }
 
+    /// Counters for the program's own use: they are in no catalogue.
+    fn counters_apart(labels: &[&str]) -> IntCounterVec {
+        IntCounterVec::new(opts("apart", "Not a series."), labels).expect("the name and the labels are well-formed")
+    }
+
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.add(IntGauge::with_opts(opts(name, help)))
     }
@@ -196,6 +218,9 @@ impl Catalogue {
         self.add(HistogramVec::new(seconds(name, help, buckets), CHANNEL))
     }
 }
+
+/// Why a message dies that belongs to no channel.
+const OF_NO_CHANNEL: [DeathReason; 3] = [DeathReason::Malformed, DeathReason::Poison, DeathReason::BrokerGaveUp];
 
 /// The one label of most series.
 const CHANNEL: &[&str] = &["channel"];
@@ -271,6 +296,12 @@ impl Metrics {
                 &["channel", "why"],
             )),
             replayed: all.counters("replayed_total", "Dead letters sent again.", CHANNEL),
+            last_success: all.gauges(
+                "last_success_timestamp_seconds",
+                "When the endpoint last took anything.",
+                CHANNEL,
+            ),
+            dead_notices: Catalogue::counters_apart(deaths),
             registry: all.0,
         };
         metrics.start_at_zero();
@@ -284,7 +315,7 @@ impl Metrics {
                 self.decisions.with_label_values(&[kind.as_str(), severity.as_str()]);
             }
         }
-        for reason in [DeathReason::Malformed, DeathReason::Poison, DeathReason::BrokerGaveUp] {
+        for reason in OF_NO_CHANNEL {
             self.dead_letters.with_label_values(&[reason.as_str(), ""]);
             self.dead_letters_written.with_label_values(&[reason.as_str(), ""]);
         }
@@ -314,11 +345,32 @@ impl Metrics {
             attempt_duration: self.attempt_duration.with_label_values(&[id]),
             delivery_latency: self.delivery_latency.with_label_values(&[id]),
             replayed: self.replayed.with_label_values(&[id]),
+            last_success: self.last_success.with_label_values(&[id]),
+            deaths: DeathReason::ALL.map(|reason| self.dead_letters_written.with_label_values(&[reason.as_str(), id])),
+            dead_notices: DeathReason::ALL.map(|reason| self.dead_notices.with_label_values(&[reason.as_str(), id])),
             endings: Ending::ALL.map(|ending| self.deliveries.with_label_values(&[id, ending.as_str()])),
             outcomes: Outcome::ALL.map(|outcome| self.attempts.with_label_values(&[id, outcome.as_str()])),
             states: LANE_STATES.map(|state| self.lane_state.with_label_values(&[id, state])),
             waits: LANE_WAITS.map(|why| self.lane_wait.with_label_values(&[id, why])),
         }
+    }
+
+    /// Counts a dead letter that was written; `notice` says that it holds a notice.
+    pub fn wrote_letter(&self, reason: DeathReason, channel: Option<&ChannelId>, notice: bool) {
+        let labels = [reason.as_str(), channel.map_or("", ChannelId::as_str)];
+        self.dead_letters_written.with_label_values(&labels).inc();
+        if notice {
+            self.dead_notices.with_label_values(&labels).inc();
+        }
+    }
+
+    /// The dead letters of no channel that this worker has written since it started.
+    pub fn deaths_of_no_channel(&self) -> Deaths {
+        let mut deaths = Deaths::default();
+        for reason in OF_NO_CHANNEL {
+            deaths[reason as usize] = self.dead_letters_written.with_label_values(&[reason.as_str(), ""]).get();
+        }
+        deaths
     }
 
     /// Shows what the dead-letter store holds and whether it can be written.
@@ -349,6 +401,7 @@ impl Default for Metrics {
 #[cfg(test)]
 mod tests {
     use super::Metrics;
+    use crate::model::DeathReason;
 
     #[test]
     fn every_series_of_the_contract_is_there_at_zero_from_the_start() {
@@ -372,6 +425,7 @@ mod tests {
             r#"dead_letters{channel="soc",reason="expired"} 0"#,
             r#"dead_letters_total{channel="",reason="malformed"} 0"#,
             r#"replayed_total{channel="soc"} 0"#,
+            r#"last_success_timestamp_seconds{channel="soc"} 0"#,
             "broker_connected 0",
             "broker_reconnects_total 0",
             "acks_waiting 0",
@@ -383,5 +437,21 @@ mod tests {
             assert!(text.contains(&format!("interven_alerts_{series}")), "{series} is missing in\n{text}");
         }
         assert!(text.contains("process_resident_memory_bytes"));
+        assert!(!text.contains("interven_alerts_apart"), "it is no series");
+    }
+
+    #[test]
+    fn notices_that_died_are_counted_as_dead_letters_and_not_as_deaths_to_tell_of() {
+        let metrics = Metrics::new();
+        let id = "soc".parse().unwrap();
+        let channel = metrics.channel(&id);
+        metrics.wrote_letter(DeathReason::Refused, Some(&id), false);
+        metrics.wrote_letter(DeathReason::Refused, Some(&id), true);
+        metrics.wrote_letter(DeathReason::Malformed, None, false);
+        let count = |deaths: super::Deaths, reason| (deaths[reason as usize], deaths.iter().sum::<u64>());
+        assert_eq!(count(channel.deaths(), DeathReason::Refused), (1, 1));
+        assert_eq!(count(metrics.deaths_of_no_channel(), DeathReason::Malformed), (1, 1));
+        let text = metrics.encode();
+        assert!(text.contains(r#"dead_letters_total{channel="soc",reason="refused"} 2"#), "{text}");
     }
 }

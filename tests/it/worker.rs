@@ -9,6 +9,7 @@ mod replies;
 mod secrets;
 mod silent_queue;
 mod stopping;
+mod telling;
 
 use bytes::Bytes;
 

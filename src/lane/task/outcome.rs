@@ -75,7 +75,19 @@ impl Lane {
         if quiet && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let (channel, outcome, next) = (&self.plan.id, verdict.outcome().as_str(), step.in_words());
+        let next = match &step.fate {
+            Fate::Bury(_) if first.delivery.is_canary() => String::from("a canary is let go"),
+            Fate::Again { after, .. } if !after.is_zero() && first.delivery.is_canary() => {
+                String::from("a canary is let go")
+            }
+            Fate::Delivered
+            | Fate::Again { .. }
+            | Fate::Bury(_)
+            | Fate::BuryOne { .. }
+            | Fate::Split
+            | Fate::Unfold => step.in_words(),
+        };
+        let (channel, outcome) = (&self.plan.id, verdict.outcome().as_str());
         let (took_ms, count) = (took.as_millis(), errands.len());
         let (id, decision, attempt) = (first.delivery.id(), &first.delivery.decision.id, first.delivery.attempts + 1);
         match (&step.fate, step.course) {
@@ -157,13 +169,21 @@ impl Lane {
     /// The endpoint has accepted it, by itself or in a digest.
     pub(super) fn told(&mut self, errand: Errand, ending: Ending) {
         let now = self.tools.clock.now();
-        self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
-        self.metrics.ended(ending, 1);
+        self.metrics.last_success.set(now.unix_seconds());
+        if !errand.delivery.is_canary() {
+            self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
+            self.metrics.ended(ending, 1);
+        }
         self.recent.insert(errand.delivery.id());
         errand.receipt.settle();
     }
 
     pub(super) async fn again(&mut self, mut errand: Errand, after: Duration, counted: bool) {
+        if errand.delivery.is_canary() && !after.is_zero() {
+            // It has found out what it was sent for.
+            self.let_go(errand, "its try failed");
+            return;
+        }
         let stays = match errand.origin {
             Origin::Memory => self.flows() && after <= WAIT_IN_MEMORY_MAX && self.later.len() < LATER_MAX,
             // A counted attempt is written down, so that it survives this worker.
@@ -188,11 +208,21 @@ impl Lane {
         if errand.comes_again() {
             return;
         }
+        if errand.delivery.is_canary() {
+            self.let_go(errand, detail);
+            return;
+        }
         let now = self.tools.clock.now();
         warn!(channel = %self.plan.id, delivery = %errand.delivery.id(), decision = %errand.delivery.decision.id, %reason, detail, "dead letter");
         let letter = DeadLetter::of_delivery(&errand.delivery, reason, detail, last, now);
         let stake = self.metrics.stake(errand.in_memory);
         self.tools.settler.bury(letter, errand.receipt, Some(stake)).await;
+    }
+
+    /// Ends a canary that did not arrive: its silence in the metrics is the message.
+    fn let_go(&self, canary: Errand, why: &str) {
+        debug!(channel = %self.plan.id, canary = %canary.delivery.decision.id, why, "a canary did not arrive");
+        canary.receipt.settle();
     }
 
     pub(super) async fn bury_poison(&mut self, errand: Errand) {

@@ -10,7 +10,7 @@ use crate::{
     broker::Arrival,
     dead_letters::DeadLetter,
     lane::{Errand, LaneState, Origin, step},
-    model::{DeathReason, Delivery, Ending},
+    model::{DeathReason, Delivery, Ending, Own},
 };
 
 impl Lane {
@@ -93,14 +93,21 @@ impl Lane {
         }
     }
 
-    /// Whether it was delivered before a connection was lost, and the broker had not heard of it.
+    /// Whether it was delivered before: a connection was lost and the broker had not heard of it, or another worker has said the
+    /// same (see [`Own`]).
     pub(super) fn is_known(&self, errand: &Errand) -> bool {
-        errand.redelivered && self.recent.contains(errand.delivery.id())
+        (errand.redelivered || errand.delivery.own().is_some()) && self.recent.contains(errand.delivery.id())
     }
 
     pub(super) fn conclude_known(&self, errand: Errand) {
-        debug!(channel = %self.plan.id, delivery = %errand.delivery.id(), "already delivered; the broker had not heard of it");
-        if errand.origin == Origin::Memory {
+        debug!(channel = %self.plan.id, delivery = %errand.delivery.id(), "already delivered");
+        let uncounted = match errand.delivery.own() {
+            None => errand.origin == Origin::Memory,
+            // Another worker's, which it has counted as matched.
+            Some(Own::Notice) => !errand.redelivered,
+            Some(Own::Canary(_)) => false,
+        };
+        if uncounted {
             self.metrics.ended(Ending::Delivered, 1);
         }
         errand.receipt.settle();

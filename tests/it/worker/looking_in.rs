@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 /// Source: contract 8.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "decisions_total",
     "decisions_unrouted_total",
     "malformed_total",
@@ -40,6 +40,7 @@ const NAMES: [&str; 21] = [
     "approval_latency_seconds_bucket",
     "config_reload_success_timestamp_seconds",
     "build_info",
+    "last_success_timestamp_seconds",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
