@@ -24,6 +24,9 @@ const MALFORMED_EVERY: usize = 10;
 /// How often in a row nothing may be found waiting before it counts as quiet: what one look misses is on its way to the next.
 const QUIET_LOOKS: u32 = 4;
 
+/// How often it is noted what still waits.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+
 /// What was published.
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -71,9 +74,10 @@ pub(super) async fn is_quiet_within(
     workers: &[WorkerProcess],
     publisher: &mut Publisher,
     queues: &[String],
+    journal: &Journal,
 ) -> bool {
     let deadline = Instant::now() + limit;
-    let mut looks = 0;
+    let (mut looks, mut noted) = (0, Instant::now());
     while looks < QUIET_LOOKS {
         if Instant::now() >= deadline {
             return false;
@@ -83,8 +87,12 @@ pub(super) async fn is_quiet_within(
         for worker in workers {
             here += worker.metrics().await.sum("acks_waiting", &[]);
         }
-        let there = publisher.ready_in_these(queues).await;
-        looks = if here == 0 && there == Some(0) { looks + 1 } else { 0 };
+        let there = publisher.ready_in_each(queues).await;
+        looks = if here == 0 && there.as_ref().is_some_and(Vec::is_empty) { looks + 1 } else { 0 };
+        if noted.elapsed() >= NOTE_EVERY {
+            journal.note(format!("the workers hold {here}, and on the broker wait {there:?}"));
+            noted = Instant::now();
+        }
     }
     true
 }

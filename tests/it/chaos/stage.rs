@@ -210,7 +210,8 @@ impl Stage {
         .await;
         self.journal.note("every worker is started anew");
         self.queues = self.rabbit.queues(&self.prefix).await;
-        let quiet = press::is_quiet_within(QUIET_LIMIT, &self.workers, &mut self.publisher, &self.queues).await;
+        let quiet =
+            press::is_quiet_within(QUIET_LIMIT, &self.workers, &mut self.publisher, &self.queues, &self.journal).await;
         self.journal.note(if quiet { "it is quiet" } else { "it does not become quiet" });
         join_all(self.workers.iter_mut().map(WorkerProcess::terminate)).await;
         quiet

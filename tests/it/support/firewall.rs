@@ -133,13 +133,16 @@ impl Publisher {
         timeout(BATCH_LIMIT, look).await.ok()?.ok()
     }
 
-    /// How many messages are ready in all of these queues.
-    pub(crate) async fn ready_in_these(&mut self, queues: &[String]) -> Option<u32> {
-        let mut sum = 0;
+    /// Those of these queues in which messages are ready, and how many.
+    pub(crate) async fn ready_in_each<'q>(&mut self, queues: &'q [String]) -> Option<Vec<(&'q str, u32)>> {
+        let mut counts = Vec::new();
         for queue in queues {
-            sum += self.ready_in(queue).await?;
+            let count = self.ready_in(queue).await?;
+            if count > 0 {
+                counts.push((queue.as_str(), count));
+            }
         }
-        Some(sum)
+        Some(counts)
     }
 
     /// How many messages are ready in all of our queues: decisions, dead letters, and the lanes of `channels`.
