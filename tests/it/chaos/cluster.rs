@@ -74,8 +74,8 @@ async fn a_cluster_that_loses_the_node_that_leads_loses_nothing_else() {
     let killing = kill_leaders(&nodes, &prefix, length, &journal);
     let (ledger, ()) = tokio::join!(publishing, killing);
     journal.note(HEALED);
-    let queues = nodes[0].queues(&prefix).await;
-    let quiet = press::is_quiet_within(Duration::from_mins(2), &workers, &mut publisher, &queues, &journal).await;
+    let place = (&*nodes[0], &*prefix);
+    let quiet = press::is_quiet_within(Duration::from_mins(2), &workers, &mut publisher, place, &journal).await;
     journal.note(if quiet { "it is quiet" } else { "it does not become quiet" });
     for worker in &mut workers {
         assert_eq!(worker.terminate().await.0, 0);
@@ -87,7 +87,7 @@ async fn a_cluster_that_loses_the_node_that_leads_loses_nothing_else() {
         watched: &watched,
         workers: &workers,
         publisher: &mut publisher,
-        queues: &queues,
+        queues: &nodes[0].queues(&prefix).await,
         journal: &journal,
         quiet,
     };

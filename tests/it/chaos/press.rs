@@ -10,7 +10,7 @@ use interven_alerts::{
 use tokio::time::Instant;
 
 use super::journal::Journal;
-use crate::support::{firewall::Publisher, worker::WorkerProcess};
+use crate::support::{firewall::Publisher, rabbit::Rabbit, worker::WorkerProcess};
 
 /// The pause between two batches.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -73,11 +73,12 @@ pub(super) async fn is_quiet_within(
     limit: Duration,
     workers: &[WorkerProcess],
     publisher: &mut Publisher,
-    queues: &[String],
+    (rabbit, prefix): (&Rabbit, &str),
     journal: &Journal,
 ) -> bool {
     let deadline = Instant::now() + limit;
     let (mut looks, mut noted) = (0, Instant::now());
+    let mut queues = rabbit.queues(prefix).await;
     while looks < QUIET_LOOKS {
         if Instant::now() >= deadline {
             return false;
@@ -87,11 +88,12 @@ pub(super) async fn is_quiet_within(
         for worker in workers {
             here += worker.metrics().await.sum("acks_waiting", &[]);
         }
-        let there = publisher.ready_in_each(queues).await;
+        let there = publisher.ready_in_each(&queues).await;
         looks = if here == 0 && there.as_ref().is_some_and(Vec::is_empty) { looks + 1 } else { 0 };
         if noted.elapsed() >= NOTE_EVERY {
             journal.note(format!("the workers hold {here}, and on the broker wait {there:?}"));
-            noted = Instant::now();
+            // Queues come and go with the configuration.
+            (queues, noted) = (rabbit.queues(prefix).await, Instant::now());
         }
     }
     true

@@ -103,7 +103,6 @@ pub(super) struct Stage {
     disk: Option<Tmpfs>,
     prefix: String,
     publisher: Publisher,
-    queues: Vec<String>,
     journal: Journal,
 }
 
@@ -149,20 +148,7 @@ impl Stage {
         rabbit.remember_queues().await;
         let publisher = Publisher::new(rabbit.url(), &prefix);
         let journal = Journal::new();
-        Self {
-            seed,
-            rabbit,
-            wires,
-            endpoint_wires,
-            scene,
-            watched,
-            workers,
-            disk,
-            prefix,
-            publisher,
-            queues: Vec::new(),
-            journal,
-        }
+        Self { seed, rabbit, wires, endpoint_wires, scene, watched, workers, disk, prefix, publisher, journal }
     }
 
     /// Everything goes wrong as planned, while decisions are published. In the end all is healed, and nothing waits any more.
@@ -209,9 +195,8 @@ impl Stage {
         }))
         .await;
         self.journal.note("every worker is started anew");
-        self.queues = self.rabbit.queues(&self.prefix).await;
-        let quiet =
-            press::is_quiet_within(QUIET_LIMIT, &self.workers, &mut self.publisher, &self.queues, &self.journal).await;
+        let place = (&*self.rabbit, &*self.prefix);
+        let quiet = press::is_quiet_within(QUIET_LIMIT, &self.workers, &mut self.publisher, place, &self.journal).await;
         self.journal.note(if quiet { "it is quiet" } else { "it does not become quiet" });
         join_all(self.workers.iter_mut().map(WorkerProcess::terminate)).await;
         quiet
@@ -226,7 +211,7 @@ impl Stage {
             watched: &self.watched,
             workers: &self.workers,
             publisher: &mut self.publisher,
-            queues: &self.queues,
+            queues: &self.rabbit.queues(&self.prefix).await,
             journal: &self.journal,
             quiet,
         };
