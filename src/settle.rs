@@ -5,8 +5,9 @@
 //! that is away or a full disk makes things wait, with their receipts unsettled, and never drops them.
 //!
 //! One lane's queue must not hold up the others. Where the broker is there and says no to one queue for [`PATIENCE`] (its length
-//! limit is reached, somebody deleted it), what was meant for it goes to the dead-letter store, `broker_gave_up`, until the queue
-//! takes messages again.
+//! limit is reached, somebody deleted it), or one queue alone says nothing (its leader is gone), what was meant for it goes to the
+//! dead-letter store, `broker_gave_up`, until the queue takes messages again: else its decisions would fill the intake's window,
+//! and nothing would come in for anybody.
 //!
 //! Bounded: at most [`UNDER_WAY_MAX`] at a time, and whoever hands over more waits. The decisions that can be out are bounded by
 //! `prefetch` in any case.
@@ -79,13 +80,12 @@ impl Settler {
         (Self { jobs }, inbox)
     }
 
-    /// Lets a delivery wait in its lane's queue; its receipt is settled when the broker has confirmed it.
+    /// Lets a delivery wait in its lane's queue, an urgent one before all others; its receipt is settled when the broker has confirmed it.
     pub async fn park(&self, delivery: &Delivery, receipt: Receipt, stake: Stake) {
-        let message = Message {
-            to: Destination::Queue(Queue::Lane(delivery.channel.clone())),
-            id: delivery.id().to_string(),
-            body: delivery.to_bytes(),
-        };
+        let channel = delivery.channel.clone();
+        let queue = if delivery.is_urgent() { Queue::Urgent(channel) } else { Queue::Lane(channel) };
+        let message =
+            Message { to: Destination::Queue(queue), id: delivery.id().to_string(), body: delivery.to_bytes() };
         self.send(Job::Publish { message, receipt, stake: Some(stake) }).await;
     }
 
@@ -228,28 +228,39 @@ fn own_word(letter: &DeadLetter) -> Option<Own> {
 /// Since when the broker has said no to which lane's queue. Bounded by the number of lanes.
 #[derive(Default)]
 struct Refusals {
-    since: Mutex<HashMap<ChannelId, Instant>>,
+    since: Mutex<HashMap<Queue, Instant>>,
+}
+
+/// The queue of a lane that a message goes to, and the lane.
+fn lane_of(to: &Destination) -> Option<(&Queue, &ChannelId)> {
+    match to {
+        Destination::Queue(queue @ (Queue::Lane(lane) | Queue::Urgent(lane))) => Some((queue, lane)),
+        Destination::Queue(Queue::Decisions | Queue::Dead)
+        | Destination::DecisionsExchange
+        | Destination::ApprovalsExchange(_)
+        | Destination::Log(_) => None,
+    }
 }
 
 impl Refusals {
     fn accepted(&self, to: &Destination) {
-        if let Destination::Queue(Queue::Lane(lane)) = to {
-            self.since.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+        if let Some((queue, _)) = lane_of(to) {
+            self.since.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
         }
     }
 
     /// The lane whose queue is given up for now. A broker that is away, blocked or out of disk is waited for, however long:
     /// only a clear no to this one queue counts.
     fn given_up<'to>(&self, to: &'to Destination, error: &PublishError, now: Instant) -> Option<&'to ChannelId> {
-        let Destination::Queue(Queue::Lane(lane)) = to else { return None };
+        let (queue, lane) = lane_of(to)?;
         let patience = match error {
-            PublishError::Unroutable { .. } | PublishError::Rejected { .. } => PATIENCE,
+            PublishError::Unroutable { .. } | PublishError::Rejected { .. } | PublishError::Silent { .. } => PATIENCE,
             // It will not become smaller, and says nothing of the queue.
             PublishError::TooLarge { .. } => return Some(lane),
             PublishError::Disconnected | PublishError::Timeout { .. } | PublishError::Storage { .. } => return None,
         };
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = *since.entry(lane.clone()).or_insert(now);
+        let first = *since.entry(queue.clone()).or_insert(now);
         (now.saturating_duration_since(first) >= patience).then_some(lane)
     }
 }

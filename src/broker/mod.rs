@@ -34,7 +34,7 @@ pub enum Queue {
     /// Whoever consumes it gets what waits in [`Queue::Urgent`] of the same channel too, and first.
     Lane(ChannelId),
     /// `interven.alerts.lane.<channel>.urgent`: what goes before everything else that waits in the lane. It is published to, and
-    /// never consumed by itself.
+    /// never consumed by itself. Where it cannot be had, what is published to it goes to the lane's own queue.
     Urgent(ChannelId),
     /// `interven.alerts.dead`: dead letters on their way into a store.
     Dead,
@@ -100,6 +100,12 @@ pub enum PublishError {
         /// The limit.
         seconds: u64,
     },
+    /// This destination has not confirmed anything for a while, though the broker confirms what goes elsewhere.
+    #[error("`{to}` confirms nothing, while the rest of the broker works")]
+    Silent {
+        /// The exchange or queue.
+        to: String,
+    },
     /// Larger than the broker takes.
     #[error("the message has {bytes} bytes, more than the broker takes")]
     TooLarge {
@@ -128,6 +134,9 @@ impl PublishError {
                 "check that the broker runs and that `[broker] url` is right; the worker reconnects by itself"
             }
             Self::Timeout { .. } => "look for a memory or disk alarm on the broker (`rabbitmqctl status`)",
+            Self::Silent { .. } => {
+                "look whether the queue has a leader and a majority of its nodes (`rabbitmq-queues quorum_status`)"
+            }
             Self::TooLarge { .. } => "decisions are at most 256 KiB",
             Self::Storage { .. } => "free space on the disk of `data_dir`",
         }
@@ -160,23 +169,33 @@ pub struct Arrival {
 
 /// A consumer. It outlives lost connections: after a reconnect, what was not settled just arrives again. Dropping it gives back
 /// what was not handed out; receipts that are still out may be settled later.
+///
+/// What is urgent is handed out before all else, also before what arrived earlier and was not received yet.
 #[derive(Debug)]
 pub struct Arrivals {
-    arrivals: mpsc::Receiver<Arrival>,
+    /// What is urgent. Closed for a queue that has nothing such.
+    urgent: mpsc::Receiver<Arrival>,
+    ordinary: mpsc::Receiver<Arrival>,
     /// Keeps a consumer of nothing from reading as closed.
     _open: Option<mpsc::Sender<Arrival>>,
 }
 
 impl Arrivals {
-    /// A consumer fed through `arrivals`. The feeder must stop, and cancel at the broker, when the other end is gone.
-    pub fn new(arrivals: mpsc::Receiver<Arrival>) -> Self {
-        Self { arrivals, _open: None }
+    /// A consumer fed through `ordinary`. The feeder must stop, and cancel at the broker, when the other end is gone.
+    pub fn new(ordinary: mpsc::Receiver<Arrival>) -> Self {
+        let (_, urgent) = mpsc::channel(1);
+        Self::with_urgent(urgent, ordinary)
+    }
+
+    /// The same for a lane, whose urgent messages come by a way of their own.
+    pub fn with_urgent(urgent: mpsc::Receiver<Arrival>, ordinary: mpsc::Receiver<Arrival>) -> Self {
+        Self { urgent, ordinary, _open: None }
     }
 
     /// A consumer of nothing: no message ever arrives, and the broker's end does not show.
     pub fn nothing() -> Self {
-        let (feeder, arrivals) = mpsc::channel(1);
-        Self { arrivals, _open: Some(feeder) }
+        let (feeder, ordinary) = mpsc::channel(1);
+        Self { _open: Some(feeder), ..Self::new(ordinary) }
     }
 
     /// The next message; `None` when the broker was closed. Cancel-safe.
@@ -184,7 +203,11 @@ impl Arrivals {
     /// Messages of a connection that was lost meanwhile are passed over: the broker hands them out again.
     pub async fn recv(&mut self) -> Option<Arrival> {
         loop {
-            let arrival = self.arrivals.recv().await?;
+            let arrival = tokio::select! {
+                biased;
+                Some(arrival) = self.urgent.recv() => arrival,
+                arrival = self.ordinary.recv() => arrival?,
+            };
             if !arrival.receipt.is_void() {
                 return Some(arrival);
             }
@@ -193,19 +216,19 @@ impl Arrivals {
 
     /// Whether nothing has arrived that was not received yet.
     pub fn is_empty(&self) -> bool {
-        self.arrivals.is_empty()
+        self.urgent.is_empty() && self.ordinary.is_empty()
     }
 
     /// Whether an urgent message has arrived that was not received yet; it comes next.
     pub fn has_urgent(&self) -> bool {
-        false
+        !self.urgent.is_empty()
     }
 
     /// At least one and at most `limit` messages, appended to `batch`; zero when the broker was closed. Cancel-safe.
     pub async fn recv_many(&mut self, batch: &mut Vec<Arrival>, limit: usize) -> usize {
         loop {
             let before = batch.len();
-            let received = self.arrivals.recv_many(batch, limit).await;
+            let received = self.receive(batch, limit).await;
             let mut place = 0;
             batch.retain(|arrival| {
                 place += 1;
@@ -214,6 +237,29 @@ impl Arrivals {
             if received == 0 || batch.len() > before {
                 return batch.len() - before;
             }
+        }
+    }
+
+    /// What is there, the urgent first, or else what comes next. Cancel-safe: once something was taken, nothing is awaited.
+    async fn receive(&mut self, batch: &mut Vec<Arrival>, limit: usize) -> usize {
+        let before = batch.len();
+        for from in [&mut self.urgent, &mut self.ordinary] {
+            while batch.len() - before < limit
+                && let Ok(arrival) = from.try_recv()
+            {
+                batch.push(arrival);
+            }
+        }
+        if batch.len() > before {
+            return batch.len() - before;
+        }
+        tokio::select! {
+            biased;
+            Some(arrival) = self.urgent.recv() => {
+                batch.push(arrival);
+                1
+            }
+            received = self.ordinary.recv_many(batch, limit) => received,
         }
     }
 }
@@ -265,10 +311,11 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Makes sure that these lanes have their queues (or, with `declare = false`, checks it), now and after each reconnect.
     fn ensure_lanes(&self, lanes: Vec<ChannelId>) -> BoxFuture<'static, Result<(), BrokerError>>;
 
-    /// Removes a lane's queue if nothing waits in it; returns how many messages wait.
+    /// Removes a lane's queues if nothing waits in them; returns how many messages wait, 0 when they are gone. An error while
+    /// anybody consumes the lane. Nobody may publish to it any more.
     fn remove_lane(&self, lane: ChannelId) -> BoxFuture<'static, Result<u64, BrokerError>>;
 
-    /// How many messages wait in `queue`, handed out or not.
+    /// How many messages wait in `queue`, handed out or not; in a lane with the urgent ones.
     fn waiting(&self, queue: Queue) -> BoxFuture<'static, Result<u64, BrokerError>>;
 
     /// Reads a log. The stream ends at `end`, or with an error after which reading may be begun again.
@@ -286,4 +333,49 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 
     /// Stops consuming, waits for publishes and acknowledgements under way, and closes. Idempotent.
     fn close(&self) -> BoxFuture<'static, ()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl receipt::Desk for Nobody {
+        fn close(&self, _: u64, _: bool) {}
+    }
+
+    fn arrival(text: &'static str) -> Arrival {
+        Arrival {
+            body: Bytes::from_static(text.as_bytes()),
+            redelivered: false,
+            receipt: Receipt::new(0, std::sync::Arc::new(Nobody)),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_urgent_is_handed_out_first_also_when_it_arrived_last() {
+        let ((urgent, urgent_end), (ordinary, end)) = (mpsc::channel(8), mpsc::channel(8));
+        let mut arrivals = Arrivals::with_urgent(urgent_end, end);
+        let put = async |to: &mpsc::Sender<Arrival>, text| to.send(arrival(text)).await.unwrap();
+        assert!(arrivals.is_empty());
+        put(&ordinary, "a").await;
+        put(&ordinary, "b").await;
+        assert!(!arrivals.has_urgent());
+        put(&urgent, "U").await;
+        assert!(arrivals.has_urgent());
+        assert_eq!(arrivals.recv().await.unwrap().body, "U");
+        put(&urgent, "V").await;
+        let mut batch = Vec::new();
+        assert_eq!(arrivals.recv_many(&mut batch, 2).await, 2);
+        assert_eq!(batch.iter().map(|arrival| &arrival.body[..]).collect::<Vec<_>>(), [b"V", b"a"]);
+        put(&urgent, "W").await;
+        assert!(!arrivals.is_empty());
+        assert_eq!(arrivals.recv_many(&mut batch, 1).await, 1);
+        assert_eq!(batch[2].body, "W");
+        assert_eq!(arrivals.recv().await.unwrap().body, "b");
+        drop((urgent, ordinary));
+        assert_eq!(arrivals.recv_many(&mut batch, 9).await, 0);
+        assert!(arrivals.recv().await.is_none());
+    }
 }

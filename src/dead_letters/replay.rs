@@ -60,8 +60,8 @@ pub fn plan(letter: &DeadLetter, known: impl FnOnce(&ChannelId) -> bool, now: Ti
         (Some(_), Err(_)) => Plan::Skip(Skip::Unreadable),
         (Some(channel), Ok(decision)) => {
             let delivery = Delivery::new(Arc::new(decision), channel.clone(), now);
-            let to = Destination::Queue(Queue::Lane(channel.clone()));
-            Plan::Publish(Message { to, id, body: delivery.to_bytes() })
+            let queue = if delivery.is_urgent() { Queue::Urgent } else { Queue::Lane };
+            Plan::Publish(Message { to: Destination::Queue(queue(channel.clone())), id, body: delivery.to_bytes() })
         }
     }
 }

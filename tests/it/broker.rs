@@ -6,12 +6,14 @@
 mod bench;
 mod embedded;
 mod rabbitmq;
+mod silent;
+mod urgent;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use interven_alerts::{
-    broker::{Destination, End, Log, Message, PublishError, Queue, Start},
+    broker::{Broker, Destination, End, Log, Message, PublishError, Queue, Start},
     model::{Clock, Timestamp},
 };
 
@@ -53,12 +55,28 @@ walk_both![
     closing_leaves_nothing_half_acknowledged,
     closing_twice_is_the_same_as_once,
     a_lane_is_removed_only_when_it_is_empty,
+    a_lane_is_not_removed_while_anybody_consumes_it,
+    what_is_urgent_arrives_next_however_much_waits_before_it,
+    what_is_urgent_is_the_first_that_a_new_consumer_gets,
+    what_is_urgent_reaches_an_idle_lane,
+    what_is_urgent_and_was_not_settled_comes_again_after_a_restart,
+    what_is_urgent_keeps_a_lane_from_being_removed,
 ];
 
 const DECISIONS: Destination = Destination::DecisionsExchange;
 
 fn soc() -> Queue {
     Queue::Lane(lane("soc"))
+}
+
+fn urgent() -> Destination {
+    Destination::Queue(Queue::Urgent(lane("soc")))
+}
+
+/// Removes the lane, as soon as its consumers are gone.
+async fn removed(broker: &dyn Broker) {
+    let look = async || broker.remove_lane(lane("soc")).await.ok().filter(|waiting| *waiting == 0);
+    crate::support::eventually("the lane is removed", PATIENCE, look).await;
 }
 
 async fn what_is_published_arrives_as_it_was_and_is_gone_when_it_is_settled(bench: Bench) {
@@ -198,7 +216,7 @@ async fn decisions_are_shared_among_all_consumers(bench: Bench) {
     let mut came = [ids(&one), ids(&two)].concat();
     came.sort_unstable();
     assert_eq!(came, (0..10).collect::<Vec<_>>());
-    one.into_iter().chain(two).for_each(|arrival| arrival.receipt.settle());
+    settle_all(one.into_iter().chain(two));
     waits(&*broker, &Queue::Decisions, 0).await;
     broker.close().await;
 }
@@ -348,9 +366,112 @@ async fn a_lane_is_removed_only_when_it_is_empty(bench: Bench) {
     drain(&mut arrivals, 0..2).await;
     waits(&*broker, &soc(), 0).await;
     drop(arrivals);
-    let look = async || broker.remove_lane(lane("soc")).await.ok().filter(|waiting| *waiting == 0);
-    crate::support::eventually("the lane is removed", PATIENCE, look).await;
+    removed(&*broker).await;
     let outcome = broker.publish(message(to, 3)).await;
+    assert!(matches!(outcome, Err(PublishError::Unroutable { .. })), "{outcome:?}");
+    broker.close().await;
+}
+
+async fn a_lane_is_not_removed_while_anybody_consumes_it(bench: Bench) {
+    let broker = bench.open().await;
+    let mut arrivals = broker.consume(soc(), window(2));
+    publish(&*broker, &Destination::Queue(soc()), 0..1).await;
+    drain(&mut arrivals, 0..1).await;
+    waits(&*broker, &soc(), 0).await;
+    assert!(broker.remove_lane(lane("soc")).await.is_err());
+    publish(&*broker, &Destination::Queue(soc()), 1..2).await;
+    drain(&mut arrivals, 1..2).await;
+    drop(arrivals);
+    removed(&*broker).await;
+    assert_eq!(broker.remove_lane(lane("soc")).await.unwrap(), 0, "what is gone is gone");
+    broker.close().await;
+}
+
+async fn what_is_urgent_arrives_next_however_much_waits_before_it(bench: Bench) {
+    // Goal: it overtakes what waits at the broker, and needs no room in the lane's window.
+    // Method: fill the window, so that nothing else can come next; later see the rest arrive, each once.
+    let broker = bench.open().await;
+    publish(&*broker, &Destination::Queue(soc()), 0..300).await;
+    let mut arrivals = broker.consume(soc(), window(10));
+    let out = take(&mut arrivals, 10).await;
+    let mut came: std::collections::BTreeSet<_> = ids(&out).into_iter().collect();
+    publish(&*broker, &urgent(), 1000..1005).await;
+    let mut first = take(&mut arrivals, 5).await;
+    first.sort_by_key(|arrival| id(&arrival.body));
+    assert_eq!(ids(&first), (1000..1005).collect::<Vec<_>>());
+    assert!(is_quiet(&mut arrivals).await, "more than the window came");
+    settle_all(first.into_iter().chain(out));
+    for _ in 10..300 {
+        let arrival = next(&mut arrivals).await;
+        assert!(came.insert(id(&arrival.body)) && !arrival.redelivered, "something came twice");
+        arrival.receipt.settle();
+    }
+    assert!(came.into_iter().eq(0..300));
+    waits(&*broker, &soc(), 0).await;
+    assert!(is_quiet(&mut arrivals).await);
+    broker.close().await;
+}
+
+async fn what_is_urgent_is_the_first_that_a_new_consumer_gets(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &Destination::Queue(soc()), 0..100).await;
+    publish(&*broker, &urgent(), 1000..1020).await;
+    let mut arrivals = broker.consume(soc(), window(10));
+    let first = take(&mut arrivals, 20).await;
+    assert!(first.iter().all(|arrival| id(&arrival.body) >= 1000), "{:?}", ids(&first));
+    settle_all(first);
+    drain(&mut arrivals, 0..100).await;
+    broker.close().await;
+}
+
+async fn what_is_urgent_reaches_an_idle_lane(bench: Bench) {
+    let broker = bench.open().await;
+    let mut arrivals = broker.consume(soc(), window(10));
+    assert!(is_quiet(&mut arrivals).await);
+    for turn in 0..3 {
+        publish(&*broker, &urgent(), turn..turn + 1).await;
+        let arrival = next(&mut arrivals).await;
+        assert_eq!(id(&arrival.body), turn);
+        waits(&*broker, &soc(), 1).await;
+        arrival.receipt.settle();
+        waits(&*broker, &soc(), 0).await;
+    }
+    broker.close().await;
+}
+
+async fn what_is_urgent_and_was_not_settled_comes_again_after_a_restart(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &urgent(), 0..4).await;
+    waits(&*broker, &soc(), 4).await;
+    let mut arrivals = broker.consume(soc(), window(10));
+    let mut taken = take(&mut arrivals, 3).await;
+    taken.sort_by_key(|arrival| id(&arrival.body));
+    let settled = taken.remove(0);
+    let expected: std::collections::BTreeSet<_> = (0..4).filter(|number| *number != id(&settled.body)).collect();
+    settled.receipt.settle();
+    drop((taken, arrivals));
+    broker.close().await;
+
+    let broker = bench.open().await;
+    waits(&*broker, &soc(), 3).await;
+    let mut arrivals = broker.consume(soc(), window(10));
+    let taken = take(&mut arrivals, 3).await;
+    assert_eq!(ids(&taken).into_iter().collect::<std::collections::BTreeSet<_>>(), expected);
+    settle_all(taken);
+    waits(&*broker, &soc(), 0).await;
+    broker.close().await;
+}
+
+async fn what_is_urgent_keeps_a_lane_from_being_removed(bench: Bench) {
+    let broker = bench.open().await;
+    publish(&*broker, &urgent(), 0..2).await;
+    waits(&*broker, &soc(), 2).await;
+    assert_eq!(broker.remove_lane(lane("soc")).await.unwrap(), 2);
+    let mut arrivals = broker.consume(soc(), window(2));
+    drain(&mut arrivals, 0..2).await;
+    drop(arrivals);
+    removed(&*broker).await;
+    let outcome = broker.publish(message(urgent(), 3)).await;
     assert!(matches!(outcome, Err(PublishError::Unroutable { .. })), "{outcome:?}");
     broker.close().await;
 }

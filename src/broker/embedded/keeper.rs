@@ -120,7 +120,12 @@ fn shelf_of(queue: &Queue) -> Shelf {
 }
 
 fn load(db: &sled::Db, queue: &Queue) -> sled::Result<QueueState> {
-    QueueState::load(db, shelf_of(queue), matches!(queue, Queue::Lane(_)))
+    QueueState::load(db, shelf_of(queue), matches!(queue, Queue::Lane(_) | Queue::Urgent(_)))
+}
+
+/// The queues of a lane.
+fn queues_of(lane: &ChannelId) -> [Queue; 2] {
+    [Queue::Urgent(lane.clone()), Queue::Lane(lane.clone())]
 }
 
 /// What went wrong with the database, for a caller.
@@ -161,9 +166,10 @@ impl Keeper {
         let mut known = vec![Queue::Decisions, Queue::Dead];
         for key in vault.db().scan_prefix(b"k").keys() {
             let key = key.map_err(sled_error)?;
-            known.extend(std::str::from_utf8(&key[1..]).ok().and_then(|lane| lane.parse().ok()).map(Queue::Lane));
+            let lane = std::str::from_utf8(&key[1..]).ok().and_then(|lane| lane.parse().ok());
+            known.extend(lane.iter().flat_map(queues_of));
         }
-        known.extend(settings.lanes.iter().cloned().map(Queue::Lane));
+        known.extend(settings.lanes.iter().flat_map(queues_of));
         for queue in known {
             let state = load(vault.db(), &queue).map_err(sled_error)?;
             queues.insert(queue, state);
@@ -416,8 +422,13 @@ impl Keeper {
             return;
         }
         let Some(vault) = &self.vault else { return };
-        let outcome =
-            self.queues.values_mut().filter(|queue| queue.has_members()).try_for_each(|q| q.dispatch(vault.db()));
+        // What is urgent goes out first in each round, and so before what waits beside it.
+        let (urgent, rest): (Vec<_>, Vec<_>) = self
+            .queues
+            .iter_mut()
+            .filter(|(_, state)| state.has_members())
+            .partition(|(queue, _)| matches!(queue, Queue::Urgent(_)));
+        let outcome = urgent.into_iter().chain(rest).try_for_each(|(_, state)| state.dispatch(vault.db()));
         if let Err(error) = outcome {
             self.fail(&error.to_string());
         }

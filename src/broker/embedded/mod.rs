@@ -48,6 +48,9 @@ const PUBLISH_LIMIT: Duration = Duration::from_secs(20);
 /// The largest body, in bytes.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
+/// Urgent messages that may be out besides a lane's window.
+const URGENT_WINDOW: u16 = 64;
+
 /// Records that are read from the database at once.
 const PAGE: usize = 200;
 
@@ -136,6 +139,17 @@ impl Inner {
         self.inbox.stop();
     }
 
+    /// Lets a consumer join a queue.
+    fn join(&self, id: u64, queue: Queue, window: u16) -> mpsc::Receiver<Arrival> {
+        let (arrivals, far) = mpsc::channel(usize::from(window));
+        if !self.stop.is_cancelled() {
+            let (inbox, watched) = (Arc::clone(&self.inbox), arrivals.clone());
+            inbox.ask(Ask::Consume { id, queue: queue.clone(), window, arrivals });
+            self.tracker.spawn(watch_consumer(inbox, id, queue, watched, self.stop.clone()));
+        }
+        far
+    }
+
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<Result<T, BrokerError>>) -> Ask) -> Result<T, BrokerError> {
         let (done, outcome) = oneshot::channel();
         self.inbox.ask(ask(done));
@@ -214,15 +228,18 @@ impl Broker for Embedded {
     }
 
     fn consume(&self, queue: Queue, window: NonZeroU16) -> Arrivals {
-        let (arrivals, far) = mpsc::channel(usize::from(window.get()));
-        if !self.0.stop.is_cancelled() {
-            let id = self.0.consumers.fetch_add(1, Ordering::Relaxed);
-            let inbox = Arc::clone(&self.0.inbox);
-            let (window, watched) = (window.get(), arrivals.clone());
-            inbox.ask(Ask::Consume { id, queue: queue.clone(), window, arrivals });
-            self.0.tracker.spawn(watch_consumer(inbox, id, queue, watched, self.0.stop.clone()));
+        let id = self.0.consumers.fetch_add(1, Ordering::Relaxed);
+        // The urgent queue first, so that the first that is handed out is urgent if anything is. The same consumer is the active
+        // one of both: it joins both, and leaves both, in one order with all others.
+        let urgent = match &queue {
+            Queue::Lane(lane) => Some(self.0.join(id, Queue::Urgent(lane.clone()), URGENT_WINDOW)),
+            Queue::Decisions | Queue::Urgent(_) | Queue::Dead => None,
+        };
+        let arrivals = self.0.join(id, queue, window.get());
+        match urgent {
+            Some(urgent) => Arrivals::with_urgent(urgent, arrivals),
+            None => Arrivals::new(arrivals),
         }
-        Arrivals::new(far)
     }
 
     fn ensure_lanes(&self, lanes: Vec<ChannelId>) -> BoxFuture<'static, Result<(), BrokerError>> {

@@ -109,6 +109,11 @@ impl QueueState {
         !self.members.is_empty()
     }
 
+    /// Whether any consumer still takes what arrives.
+    pub(super) fn is_consumed(&self) -> bool {
+        self.members.iter().any(|member| !member.arrivals.is_closed())
+    }
+
     /// How many receipts are out.
     pub(super) fn out(&self) -> usize {
         self.out.len()

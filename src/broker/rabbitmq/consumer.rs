@@ -26,7 +26,9 @@ use super::{
     failure::{Failure, NOT_FOUND, limited},
     link::{Backoff, Link},
     session::{Schedule, Session},
+    side::{Event, Side, is_marker},
     topology::{Topology, close, open, short},
+    urgent::Tools,
 };
 use crate::broker::{Arrival, Queue, Receipt};
 
@@ -57,6 +59,8 @@ pub(super) struct Consumer {
     pub(super) sessions: Arc<Sessions>,
     pub(super) stop: CancellationToken,
     pub(super) arrivals: mpsc::Sender<Arrival>,
+    /// Of a lane: what its urgent queue needs, and where it is handed over to.
+    pub(super) urgent: Option<(Arc<Tools>, mpsc::Sender<Arrival>)>,
 }
 
 /// Why a session ended.
@@ -156,6 +160,7 @@ impl Consumer {
     async fn serve(&self, channel: &Channel, mut consumer: lapin::Consumer, session: &Arc<Session>) -> Over {
         let tag = consumer.tag();
         let mut schedule = Schedule::default();
+        let mut side = Side::new(self.urgent.as_ref().map(|(tools, _)| Arc::clone(tools)), Arc::clone(session));
         let over = loop {
             let due = schedule.at;
             tokio::select! {
@@ -174,8 +179,13 @@ impl Consumer {
                         break Over::Failed(failure);
                     }
                 }
+                event = side.next() => {
+                    if let Err(over) = self.attend(event, &mut side, channel, session).await {
+                        break over;
+                    }
+                }
                 delivery = consumer.next() => {
-                    if let Err(over) = self.hand_over(delivery, &mut consumer, session).await {
+                    if let Err(over) = self.hand_over(delivery, &mut consumer, &mut side, channel, session).await {
                         break over;
                     }
                 }
@@ -188,7 +198,31 @@ impl Consumer {
                 tracing::debug!(%failure, "the consumer was not cancelled");
             }
         }
+        side.end(channel).await;
         over
+    }
+
+    /// Deals with what happened at the urgent queue.
+    async fn attend(
+        &self,
+        event: Event,
+        side: &mut Side,
+        channel: &Channel,
+        session: &Arc<Session>,
+    ) -> Result<(), Over> {
+        match event {
+            Event::Came(Some(Ok(delivery))) => self.pass_urgent(*delivery, session).await?,
+            Event::Came(Some(Err(error))) => return Err(Over::Failed(Failure::of("the consumer was ended", error))),
+            Event::Came(None) => side.gone(),
+            Event::Due => side.due(),
+            Event::Marked(confirmed) => side.marked(confirmed),
+            Event::Looked(outcome) => {
+                for delivery in side.looked(outcome, channel).await.map_err(Over::Failed)? {
+                    self.pass_urgent(delivery, session).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Hands over one delivery and those that are there already.
@@ -196,6 +230,8 @@ impl Consumer {
         &self,
         first: Option<lapin::Result<Delivery>>,
         consumer: &mut lapin::Consumer,
+        side: &mut Side,
+        channel: &Channel,
         session: &Arc<Session>,
     ) -> Result<(), Over> {
         let mut next = first;
@@ -208,18 +244,16 @@ impl Consumer {
                     return Err(Over::Failed(Failure::new(why, "", false)));
                 }
             };
-            session.delivered(delivery.delivery_tag);
-            let arrival = Arrival {
-                body: Bytes::from(delivery.data),
-                redelivered: delivery.redelivered,
-                receipt: Receipt::new(delivery.delivery_tag, Arc::clone(session) as _),
-            };
-            if let Err(mpsc::error::TrySendError::Full(arrival)) = self.arrivals.try_send(arrival) {
-                // The buffer is as large as the window, so only arrivals of an earlier channel can fill it.
-                tokio::select! {
-                    () = self.stop.cancelled() => return Err(Over::Stopped),
-                    sent = self.arrivals.send(arrival) => sent.map_err(|_| Over::Dropped)?,
+            if !side.owns() {
+                for urgent in side.own(channel).await.map_err(Over::Failed)? {
+                    self.pass_urgent(urgent, session).await?;
                 }
+            }
+            if is_marker(&delivery) {
+                side.keep(delivery.delivery_tag);
+            } else {
+                let receipt = session.delivered(delivery.delivery_tag);
+                self.pass(&self.arrivals, delivery, receipt).await?;
             }
             if left == 0 {
                 break;
@@ -227,6 +261,26 @@ impl Consumer {
             match consumer.next().now_or_never() {
                 Some(delivery) => next = delivery,
                 None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn pass_urgent(&self, delivery: Delivery, session: &Arc<Session>) -> Result<(), Over> {
+        let Some((_, arrivals)) = &self.urgent else { return Ok(()) };
+        match Side::urgent(session, &delivery) {
+            Some(receipt) => self.pass(arrivals, delivery, receipt).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn pass(&self, to: &mpsc::Sender<Arrival>, delivery: Delivery, receipt: Receipt) -> Result<(), Over> {
+        let arrival = Arrival { body: Bytes::from(delivery.data), redelivered: delivery.redelivered, receipt };
+        if let Err(mpsc::error::TrySendError::Full(arrival)) = to.try_send(arrival) {
+            // The buffer is as large as the window, so only arrivals of an earlier channel can fill it.
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Over::Stopped),
+                sent = to.send(arrival) => sent.map_err(|_| Over::Dropped)?,
             }
         }
         Ok(())

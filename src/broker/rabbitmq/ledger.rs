@@ -4,6 +4,10 @@
 //! 0.05 seconds per 10,000). So the settled *prefix* is acknowledged with one `multiple`, and a settled delivery behind an
 //! unfinished one singly, after a while. An acknowledgement never covers an unfinished sibling.
 //!
+//! The tags count over all consumers of a channel, and two consumers are not read in the order of their tags: a tag that was
+//! passed over is [`Mark::Coming`], and no `multiple` covers it until it was seen and settled. A tag that is *held* is one that
+//! we keep for reasons of our own; it holds nothing up but the `multiple`.
+//!
 //! Pure: no socket, no clock.
 
 use std::collections::VecDeque;
@@ -11,6 +15,10 @@ use std::collections::VecDeque;
 /// What is known of one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
+    /// A later one was seen first. This one is on its way through another consumer of the channel.
+    Coming,
+    /// Kept, and not counted, until it is released.
+    Held,
     /// Its receipt is out.
     Out,
     /// Its receipt was settled; the broker was not told yet.
@@ -38,25 +46,66 @@ pub(super) struct Ledger {
 impl Ledger {
     /// A delivery came.
     pub(super) fn delivered(&mut self, tag: u64) {
-        debug_assert_eq!(tag, self.base + self.marks.len() as u64 + 1, "tags of a channel count up by one");
-        self.marks.push_back(Mark::Out);
-        self.out += 1;
+        if self.enter(tag, Mark::Out) {
+            self.out += 1;
+        }
+    }
+
+    /// A delivery came that is kept for now.
+    pub(super) fn hold(&mut self, tag: u64) {
+        self.enter(tag, Mark::Held);
+    }
+
+    fn enter(&mut self, tag: u64, mark: Mark) -> bool {
+        let Some(place) = self.place(tag) else { return false };
+        if self.marks.len() <= place {
+            self.marks.resize(place + 1, Mark::Coming);
+        }
+        debug_assert_eq!(self.marks[place], Mark::Coming, "a channel gives each tag once");
+        self.marks[place] = mark;
+        true
+    }
+
+    fn place(&self, tag: u64) -> Option<usize> {
+        usize::try_from(tag.checked_sub(self.base + 1)?).ok()
+    }
+
+    /// What was held is to be acknowledged.
+    pub(super) fn release(&mut self, tag: u64) {
+        let Some(place) = self.place(tag).filter(|place| self.marks.get(*place) == Some(&Mark::Held)) else { return };
+        self.settle(place);
+    }
+
+    /// What was held went back to the broker, who does not count it as ours any more.
+    pub(super) fn gave_back(&mut self, tag: u64) {
+        if let Some(place) = self.place(tag).filter(|place| self.marks.get(*place) == Some(&Mark::Held)) {
+            self.marks[place] = Mark::Acked;
+            self.extend(place);
+        }
+    }
+
+    fn settle(&mut self, place: usize) {
+        self.marks[place] = Mark::Settled;
+        self.settled += 1;
+        self.extend(place);
+    }
+
+    /// After the mark at `place` was finished.
+    fn extend(&mut self, place: usize) {
+        if place == self.prefix {
+            let done = self.marks.range(place..).take_while(|mark| matches!(mark, Mark::Settled | Mark::Acked));
+            self.prefix += done.count();
+        }
     }
 
     /// The receipt of `tag` was closed.
     pub(super) fn close(&mut self, tag: u64, settled: bool) {
-        let Some(place) = usize::try_from(tag - self.base - 1).ok() else { return };
-        let Some(mark) = self.marks.get_mut(place) else { return };
+        let Some(place) = self.place(tag).filter(|place| self.marks.get(*place) == Some(&Mark::Out)) else { return };
         self.out -= 1;
         if settled {
-            *mark = Mark::Settled;
-            self.settled += 1;
-            if place == self.prefix {
-                let done = self.marks.range(place..).take_while(|mark| matches!(mark, Mark::Settled | Mark::Acked));
-                self.prefix += done.count();
-            }
+            self.settle(place);
         } else {
-            *mark = Mark::Lost;
+            self.marks[place] = Mark::Lost;
             self.lost += 1;
         }
     }
@@ -99,6 +148,16 @@ impl Ledger {
     /// How many deliveries one `multiple` would cover.
     pub(super) fn prefix(&self) -> usize {
         self.prefix
+    }
+
+    /// Whether the prefix ends at one that is held: then it may stand for long, and what is behind it should not wait for it.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.marks.get(self.prefix) == Some(&Mark::Held)
+    }
+
+    /// How many deliveries are remembered, finished ones behind an unfinished one included.
+    pub(super) fn length(&self) -> usize {
+        self.marks.len()
     }
 
     /// How many were settled without the broker knowing.
@@ -162,6 +221,36 @@ mod tests {
         assert_eq!(ledger.take_prefix(), None);
         assert_eq!(ledger.take_stragglers(), [3]);
         assert_eq!((ledger.lost(), ledger.unacknowledged()), (1, 1));
+    }
+
+    #[test]
+    fn a_tag_that_another_consumer_will_bring_is_covered_by_no_acknowledgement() {
+        let mut ledger = Ledger::default();
+        ledger.delivered(1);
+        ledger.delivered(3);
+        ledger.close(1, true);
+        ledger.close(3, true);
+        assert_eq!(ledger.take_prefix(), Some(1));
+        assert_eq!(ledger.take_prefix(), None, "2 was not seen yet");
+        ledger.delivered(2);
+        ledger.close(2, true);
+        assert_eq!(ledger.take_prefix(), Some(3));
+    }
+
+    #[test]
+    fn what_is_held_is_not_counted_and_not_acknowledged_until_it_is_released() {
+        let mut ledger = ledger(1);
+        ledger.hold(2);
+        ledger.delivered(3);
+        ledger.close(1, true);
+        ledger.close(3, true);
+        assert_eq!(ledger.take_prefix(), Some(1));
+        assert!(ledger.is_held_up());
+        assert_eq!(ledger.take_stragglers(), [3]);
+        assert_eq!((ledger.unacknowledged(), ledger.length()), (0, 2));
+        ledger.release(2);
+        assert_eq!(ledger.take_prefix(), Some(2));
+        assert_eq!(ledger.length(), 0);
     }
 
     proptest::proptest! {

@@ -1,9 +1,10 @@
 //! RabbitMQ as a [`Broker`], and the only place that names its client library.
 //!
 //! One worker has two connections, each with a supervisor that makes it again whenever it is lost ([`link`]): one consumes and
-//! acknowledges, one publishes. Publishes go through one task per AMQP channel ([`publisher`]); each consumer is a task with an
-//! AMQP channel of its own ([`consumer`]), whose receipts come back to a desk ([`session`]) that acknowledges them in batches
-//! ([`ledger`]). Logs are streams ([`reader`]). The names and arguments of it all are in [`topology`].
+//! acknowledges, one publishes. Publishes go through one task per AMQP channel ([`publisher`], [`line`](mod@line), and
+//! [`quarantine`] for what does not confirm); each consumer is a task with an AMQP channel of its own ([`consumer`]), whose
+//! receipts come back to a desk ([`session`]) that acknowledges them in batches ([`ledger`]). What overtakes everything else in a
+//! lane is told in [`urgent`] and [`side`]. Logs are streams ([`reader`]). The names and arguments of it all are in [`topology`].
 //!
 //! What was measured of RabbitMQ and of the client library, and why this looks as it does: `shared/reference/broker.md`.
 //!
@@ -14,12 +15,17 @@
 mod consumer;
 mod endpoint;
 mod failure;
+mod lanes;
 mod ledger;
+mod line;
 mod link;
 mod publisher;
+mod quarantine;
 mod reader;
 mod session;
+mod side;
 mod topology;
+mod urgent;
 
 use std::{
     fmt,
@@ -29,19 +35,20 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use lapin::{Connection, options::QueueDeleteOptions};
+use lapin::Connection;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     consumer::Consumer,
     endpoint::Endpoint,
-    failure::{Failure, NOT_FOUND, limited},
+    failure::Failure,
     link::{Condition, Link, Role, Supervisor},
-    publisher::Publisher,
+    publisher::Publishers,
     reader::Reader,
     session::Session,
-    topology::{Topology, close, look_at_queue, open, short},
+    topology::Topology,
+    urgent::Tools,
 };
 use super::{
     Arrivals, Broker, BrokerError, Destination, End, Health, Log, Message, PublishError, Queue, Record, Start,
@@ -81,11 +88,10 @@ struct Inner {
     topology: Arc<Topology>,
     condition: Arc<Condition>,
     consuming: Link,
-    queues: Publisher,
-    logs: Publisher,
+    publishers: Publishers,
     sessions: Arc<Sessions>,
     /// Consumers, readers and publishers.
-    workers: Tasks,
+    workers: Arc<Tasks>,
     /// The supervisors of the connections.
     supervisors: Tasks,
     /// Ends consumers, readers and publishers.
@@ -132,6 +138,13 @@ impl Sessions {
         let ours = sessions.iter().filter(|(of, _)| queue.is_none_or(|queue| of == queue));
         ours.filter_map(|(_, session)| session.upgrade()).map(|session| session.unacknowledged() as u64).sum()
     }
+
+    /// Whether one of ours consumes the urgent queue beside `queue`.
+    fn has_urgent(&self, queue: &Queue) -> bool {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ours = sessions.iter().filter(|(of, _)| of == queue).filter_map(|(_, session)| session.upgrade());
+        ours.any(|session| session.has_urgent())
+    }
 }
 
 impl RabbitMq {
@@ -149,7 +162,7 @@ impl RabbitMq {
         let condition = Arc::new(Condition::new());
         let turnstile = Arc::new(AsyncMutex::new(()));
         let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-        let (workers, supervisors) = (Tasks::new(tracker), Tasks::new(tracker));
+        let (workers, supervisors) = (Arc::new(Tasks::new(tracker)), Tasks::new(tracker));
         let link = |role| -> Result<Link, BrokerError> {
             let supervisor = Supervisor {
                 role,
@@ -164,19 +177,13 @@ impl RabbitMq {
             Ok(link)
         };
         let (consuming, publishing) = (link(Role::Consume)?, link(Role::Publish)?);
-        let publisher = || {
-            let (publisher, task) = Publisher::start(publishing.clone(), Arc::clone(&topology), stop.clone());
-            workers.spawn(task);
-            publisher
-        };
-        let (queues, logs) = (publisher(), publisher());
+        let publishers = Publishers::start(publishing, Arc::clone(&topology), &workers, &stop);
         let (sessions, closed) = (Arc::default(), OnceCell::new());
         Ok(Self(Arc::new(Inner {
             topology,
             condition,
             consuming,
-            queues,
-            logs,
+            publishers,
             sessions,
             workers,
             supervisors,
@@ -223,46 +230,6 @@ impl Inner {
         self.topology.establish_lanes(&*self.connection().await?, &lanes).await
     }
 
-    async fn remove_lane(&self, lane: ChannelId) -> Result<u64, Failure> {
-        let queue = Queue::Lane(lane.clone());
-        let name = self.topology.queue(&queue);
-        let connection = self.connection().await?;
-        let channel = open(&connection).await?;
-        let ready = match look_at_queue(&channel, &name).await {
-            Ok(found) if found.consumer_count() > 0 => {
-                close(&channel).await;
-                let what = format!("the queue `{name}` is still consumed and was not removed");
-                return Err(Failure::new(what, "try again when every worker has the new configuration", false));
-            }
-            Ok(found) => u64::from(found.message_count()) + self.sessions.unacknowledged(Some(&queue)),
-            Err(failure) if failure.reply_code() == Some(NOT_FOUND) => {
-                self.topology.forget_lane(&lane);
-                return Ok(0);
-            }
-            Err(failure) => return Err(failure),
-        };
-        if ready == 0 {
-            self.topology.forget_lane(&lane);
-            // Quorum queues know no "if empty": asking for it would cost the connection.
-            let call = channel.queue_delete(short(&name), QueueDeleteOptions::default());
-            let gone = limited("could not delete the queue", &name, CONNECTION_LIMIT, call).await?;
-            if gone > 0 {
-                tracing::error!(queue = name, messages = gone, "messages came into a lane while it was being removed");
-            }
-        }
-        close(&channel).await;
-        Ok(ready)
-    }
-
-    async fn waiting(&self, queue: Queue) -> Result<u64, Failure> {
-        let connection = self.connection().await?;
-        // A missing queue costs the channel, so this one is nobody else's.
-        let channel = open(&connection).await?;
-        let found = look_at_queue(&channel, &self.topology.queue(&queue)).await?;
-        close(&channel).await;
-        Ok(u64::from(found.message_count()) + self.sessions.unacknowledged(Some(&queue)))
-    }
-
     async fn close(&self) {
         self.stop.cancel();
         let stopped = async {
@@ -280,30 +247,46 @@ impl Inner {
 
 impl Broker for RabbitMq {
     fn publish(&self, message: Message) -> BoxFuture<'static, Result<(), PublishError>> {
-        let publisher = match message.to {
-            Destination::Log(_) => &self.0.logs,
-            Destination::DecisionsExchange | Destination::ApprovalsExchange(_) | Destination::Queue(_) => {
-                &self.0.queues
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            match message.to.clone() {
+                Destination::Queue(Queue::Urgent(lane)) => {
+                    urgent::publish(&inner.publishers, &inner.topology, message, &lane).await
+                }
+                Destination::DecisionsExchange
+                | Destination::ApprovalsExchange(_)
+                | Destination::Queue(Queue::Decisions | Queue::Lane(_) | Queue::Dead)
+                | Destination::Log(_) => inner.publishers.publish(message).await,
             }
-        };
-        Box::pin(publisher.clone().publish(message))
+        })
     }
 
     fn consume(&self, queue: Queue, window: NonZeroU16) -> Arrivals {
+        let inner = &self.0;
         let (near, far) = mpsc::channel(usize::from(window.get()));
+        let (urgent, all) = match &queue {
+            Queue::Lane(lane) => {
+                let (near, urgent) = mpsc::channel(usize::from(side::WINDOW));
+                let (topology, link) = (Arc::clone(&inner.topology), inner.consuming.clone());
+                let tools = Tools::new(lane.clone(), inner.publishers.clone(), topology, link);
+                (Some((Arc::new(tools), near)), Arrivals::with_urgent(urgent, far))
+            }
+            Queue::Decisions | Queue::Urgent(_) | Queue::Dead => (None, Arrivals::new(far)),
+        };
         let consumer = Consumer {
             queue,
             window,
-            link: self.0.consuming.clone(),
-            topology: Arc::clone(&self.0.topology),
-            sessions: Arc::clone(&self.0.sessions),
-            stop: self.0.stop.clone(),
+            link: inner.consuming.clone(),
+            topology: Arc::clone(&inner.topology),
+            sessions: Arc::clone(&inner.sessions),
+            stop: inner.stop.clone(),
             arrivals: near,
+            urgent,
         };
-        if !self.0.stop.is_cancelled() {
-            self.0.workers.spawn(consumer.run());
+        if !inner.stop.is_cancelled() {
+            inner.workers.spawn(consumer.run());
         }
-        Arrivals::new(far)
+        all
     }
 
     fn ensure_lanes(&self, lanes: Vec<ChannelId>) -> BoxFuture<'static, Result<(), BrokerError>> {
@@ -311,15 +294,15 @@ impl Broker for RabbitMq {
         Box::pin(async move { Ok(inner.ensure_lanes(lanes).await?) })
     }
 
-    /// As the trait says; the caller must have seen to it that nobody routes to the lane any more. A lane that any worker still
-    /// consumes is not removed and is an error.
     fn remove_lane(&self, lane: ChannelId) -> BoxFuture<'static, Result<u64, BrokerError>> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move { Ok(inner.remove_lane(lane).await?) })
     }
 
     /// Counts what is ready on the broker and what **this** worker holds unacknowledged. What other workers hold is not in it:
-    /// AMQP does not tell. Of a lane, which one worker consumes at a time, that worker sees the whole.
+    /// AMQP does not tell. Of a lane, which one worker consumes at a time, that worker sees the whole, and may count markers
+    /// ([`urgent`]) that wait behind others in the lane's queue; other workers may count too few where ready urgent messages and
+    /// ready others wait together, because each urgent one has its marker among those.
     fn waiting(&self, queue: Queue) -> BoxFuture<'static, Result<u64, BrokerError>> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move { Ok(inner.waiting(queue).await?) })

@@ -1,36 +1,38 @@
 //! Publishing: one task per AMQP channel, batches with a barrier, and `Ok` only for what the broker confirmed *and* routed.
 //!
 //! Why one task: two tasks that publish on one channel of the client library can swap their confirms (measured: 71 of 20,000
-//! rejected messages were reported as accepted). Why a barrier: a returned message may be attached to any confirm of the same
-//! `multiple` acknowledgement, so all confirms of a batch are awaited before any of its messages is judged.
+//! rejected messages were reported as accepted). Why a barrier: see [`line`](super::line).
 //!
 //! There are two publishers: one for queues and exchanges, one for logs. A stream acknowledges and drops publishes for half a
 //! second after its broker started, so the second one asks for its streams after each connect before it publishes; the first
-//! one must not wait for that.
+//! one must not wait for that. What goes to a destination that did not confirm in time goes through neither of them, so that it
+//! delays nothing else: see [`quarantine`](super::quarantine).
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::ShortString,
-};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    failure::{Failure, NOT_FOUND, limited, reply_code},
-    link::{Backoff, Link},
-    topology::{Topology, close, look_at_queue, open, short},
+    Tasks,
+    failure::Failure,
+    line::{Job, Line, Mail, answer, confirm, tell},
+    link::Link,
+    quarantine::Quarantine,
+    topology::{Topology, close},
 };
-use crate::broker::{Destination, Log, Message, PublishError};
+use crate::broker::{Destination, Message, PublishError, Queue};
 
 /// The most messages that are published before their confirms are awaited.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
-/// The longest that a batch may wait for its confirms.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
+/// The longest that a batch to one destination may wait for its confirms.
+pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
+
+/// The same for a batch to several destinations: one of them may be silent, and the others wait for it. The leader of a queue
+/// moves in less than a second.
+const SHARED_LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest that a message may wait in all: for a connection, for the batches before it, and for its confirm.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(20);
@@ -38,39 +40,57 @@ const PUBLISH_LIMIT: Duration = Duration::from_secs(20);
 /// The largest body, in bytes. RabbitMQ 4 takes 16 MiB unless told otherwise.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// A message on its way, and who waits for the outcome.
-struct Job {
-    message: Message,
-    done: oneshot::Sender<Result<(), PublishError>>,
-}
-
-/// A handle of a publisher task.
-#[derive(Clone, Debug)]
-pub(super) struct Publisher {
-    jobs: mpsc::Sender<Job>,
+/// All publishers. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Publishers {
+    topology: Arc<Topology>,
     link: Link,
+    queues: mpsc::Sender<Job>,
+    logs: mpsc::Sender<Job>,
+    quarantine: Arc<Quarantine>,
 }
 
-impl Publisher {
-    /// The handle, and the task. The task ends, its last batch confirmed, when `stop` was cancelled.
-    pub(super) fn start(
-        link: Link,
-        topology: Arc<Topology>,
-        stop: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (jobs, inbox) = mpsc::channel(4 * BATCH);
-        let task = Task { link: link.clone(), topology, inbox, stop, line: None, batch: Vec::with_capacity(BATCH) };
-        (Self { jobs, link }, task.run())
+impl Publishers {
+    /// Starts them. They end, their last batches confirmed, when `stop` was cancelled.
+    pub(super) fn start(link: Link, topology: Arc<Topology>, tasks: &Arc<Tasks>, stop: &CancellationToken) -> Self {
+        let quarantine = Arc::new(Quarantine::new(link.clone(), Arc::clone(tasks), stop.clone()));
+        let publisher = |quarantine| {
+            let (jobs, inbox) = mpsc::channel(4 * BATCH);
+            let (link, stop, batch) = (link.clone(), stop.clone(), Vec::with_capacity(BATCH));
+            let task = Task { link, tasks: Arc::clone(tasks), inbox, stop, line: None, batch, quarantine };
+            tasks.spawn(task.run());
+            jobs
+        };
+        let (queues, logs) = (publisher(Some(Arc::clone(&quarantine))), publisher(None));
+        Self { topology, link, queues, logs, quarantine }
     }
 
     /// Publishes and waits for the outcome.
-    pub(super) async fn publish(self, message: Message) -> Result<(), PublishError> {
+    pub(super) async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        self.send(message, None).await
+    }
+
+    /// Publishes a message between workers, which has nothing but its kind and an id.
+    pub(super) async fn signal(&self, queue: Queue, kind: &'static str, id: String) -> Result<(), PublishError> {
+        self.send(Message { to: Destination::Queue(queue), id, body: Bytes::new() }, Some(kind)).await
+    }
+
+    async fn send(&self, message: Message, kind: Option<&'static str>) -> Result<(), PublishError> {
         if message.body.len() > BODY_BYTES_MAX {
             return Err(PublishError::TooLarge { bytes: message.body.len() });
         }
+        // A log that is not kept: there is nothing to do, and nothing to wait for.
+        let Some((exchange, key)) = self.topology.address(&message.to) else { return Ok(()) };
+        let jobs = match &message.to {
+            Destination::Log(_) => self.logs.clone(),
+            to @ (Destination::DecisionsExchange | Destination::ApprovalsExchange(_) | Destination::Queue(_)) => {
+                self.quarantine.cell(to).unwrap_or_else(|| self.queues.clone())
+            }
+        };
+        let mail = Mail { message, exchange, key, kind };
         let outcome = async {
             let (done, outcome) = oneshot::channel();
-            self.jobs.send(Job { message, done }).await.map_err(|_| PublishError::Disconnected)?;
+            jobs.send(Job { mail, done }).await.map_err(|_| PublishError::Disconnected)?;
             outcome.await.map_err(|_| PublishError::Disconnected)?
         };
         tokio::time::timeout(PUBLISH_LIMIT, outcome).await.unwrap_or_else(|_| match self.link.now() {
@@ -80,20 +100,15 @@ impl Publisher {
     }
 }
 
-/// A channel in confirm mode, and the logs that are known to be awake on its connection.
-struct Line {
-    connection: Arc<Connection>,
-    channel: Channel,
-    awake: HashSet<Log>,
-}
-
 struct Task {
     link: Link,
-    topology: Arc<Topology>,
+    tasks: Arc<Tasks>,
     inbox: mpsc::Receiver<Job>,
     stop: CancellationToken,
     line: Option<Line>,
     batch: Vec<Job>,
+    /// Where destinations go that did not confirm. Logs have none.
+    quarantine: Option<Arc<Quarantine>>,
 }
 
 impl Task {
@@ -113,15 +128,25 @@ impl Task {
             }
             // Who gave up waiting publishes again: sending this one too would only make a duplicate.
             self.batch.retain(|job| !job.done.is_closed());
+            let batch = std::mem::take(&mut self.batch);
+            // What was on its way here when its destination fell silent.
+            let batch = match &self.quarantine {
+                Some(quarantine) => quarantine.sort_out(batch),
+                None => batch,
+            };
+            if batch.is_empty() {
+                continue;
+            }
             let line = match self.line().await {
                 Ok(line) => line,
                 Err(failure) => {
                     tracing::debug!(%failure, "nothing can be published now");
-                    self.batch.drain(..).for_each(|job| answer(job, Err(PublishError::Disconnected)));
+                    for job in batch {
+                        answer(job.done, Err(PublishError::Disconnected));
+                    }
                     continue;
                 }
             };
-            let batch = std::mem::take(&mut self.batch);
             let (line, batch) = self.wake_logs(line, batch).await;
             self.line = self.send(line, batch).await;
         }
@@ -137,172 +162,53 @@ impl Task {
         {
             return Ok(line);
         }
-        let gone = || Failure::new("the broker is not connected", "", false);
-        let connection = tokio::select! {
-            connection = self.link.connection() => connection,
-            () = tokio::time::sleep(CONFIRM_LIMIT) => None,
-            () = self.stop.cancelled() => self.link.now(),
-        };
-        let connection = connection.ok_or_else(gone)?;
-        let channel = open(&connection).await?;
-        let call = channel.confirm_select(ConfirmSelectOptions::default());
-        limited("could not ask for confirms", "", CONFIRM_LIMIT, call).await?;
-        Ok(Line { connection, channel, awake: HashSet::new() })
+        Line::open(&self.link).await
     }
 
     /// Makes sure that the logs of this batch are awake; answers the jobs of those that are not.
     async fn wake_logs(&self, mut line: Line, batch: Vec<Job>) -> (Line, Vec<Job>) {
         let mut asleep = HashSet::new();
         for job in &batch {
-            if let Destination::Log(log) = job.message.to
-                && !line.awake.contains(&log)
+            if let Destination::Log(log) = job.mail.message.to
                 && !asleep.contains(&log)
+                && !line.wakes(log, job.mail.key.as_str()).await
             {
-                match self.topology.log(log) {
-                    Some(name) if !wait_until_awake(&line.connection, &name).await => asleep.insert(log),
-                    Some(_) | None => line.awake.insert(log),
-                };
+                asleep.insert(log);
             }
         }
-        let mut ready = Vec::with_capacity(batch.len());
-        for job in batch {
-            match job.message.to {
-                Destination::Log(log) if asleep.contains(&log) => {
-                    let to = self.topology.log(log).unwrap_or_default();
-                    answer(job, Err(PublishError::Unroutable { to }));
-                }
-                Destination::Log(_)
-                | Destination::DecisionsExchange
-                | Destination::ApprovalsExchange(_)
-                | Destination::Queue(_) => ready.push(job),
-            }
+        let is_asleep = |job: &Job| matches!(job.mail.message.to, Destination::Log(log) if asleep.contains(&log));
+        let (refused, ready): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_asleep);
+        for job in refused {
+            answer(job.done, Err(PublishError::Unroutable { to: job.mail.to() }));
         }
         (line, ready)
     }
 
     /// Publishes a batch and answers every job of it. Gives the line back if it is still good.
     async fn send(&self, line: Line, batch: Vec<Job>) -> Option<Line> {
-        let mut jobs = Vec::with_capacity(batch.len());
-        for job in batch {
-            match self.topology.address(&job.message.to) {
-                Some(address) => jobs.push((job, address)),
-                // A log that is not kept: there is nothing to do, and nothing to wait for.
-                None => answer(job, Ok(())),
+        let (mails, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.mail, job.done)).unzip();
+        let is_shared = mails.windows(2).any(|pair| pair[0].message.to != pair[1].message.to);
+        let limit = if is_shared && self.quarantine.is_some() { SHARED_LIMIT } else { CONFIRM_LIMIT };
+        let outcome = tokio::time::timeout(limit, confirm(&line.channel, &mails)).await;
+        let good = matches!(outcome, Ok(Ok(_)));
+        if let Ok(outcome) = outcome {
+            tell(&mails, waiting, &outcome);
+        } else {
+            if let Some(quarantine) = &self.quarantine {
+                quarantine.suspect(mails.iter().map(|mail| &mail.message.to));
+            }
+            for done in waiting {
+                answer(done, Err(PublishError::Timeout { seconds: limit.as_secs() }));
             }
         }
-        match tokio::time::timeout(CONFIRM_LIMIT, confirm(&line.channel, &jobs)).await {
-            Ok(Ok(verdicts)) => {
-                for ((job, (exchange, key)), verdict) in jobs.into_iter().zip(verdicts) {
-                    let to = || if exchange.as_str().is_empty() { key.to_string() } else { exchange.to_string() };
-                    let outcome = match verdict {
-                        Verdict::Accepted => Ok(()),
-                        Verdict::Returned => Err(PublishError::Unroutable { to: to() }),
-                        Verdict::Refused => Err(PublishError::Rejected { to: to() }),
-                    };
-                    answer(job, outcome);
-                }
-                Some(line)
+        if good {
+            if let Some(quarantine) = &self.quarantine {
+                quarantine.confirmed();
             }
-            Ok(Err(error)) => {
-                // A missing exchange closes the channel and says so; whose it was is in the message alone.
-                let no_exchange = reply_code(&error) == Some(NOT_FOUND);
-                tracing::debug!(%error, "a batch was not published");
-                for (job, (exchange, _)) in jobs {
-                    let missing =
-                        no_exchange && !exchange.as_str().is_empty() && error.to_string().contains(exchange.as_str());
-                    let to = exchange.to_string();
-                    answer(
-                        job,
-                        Err(if missing { PublishError::Unroutable { to } } else { PublishError::Disconnected }),
-                    );
-                }
-                close(&line.channel).await;
-                None
-            }
-            Err(_) => {
-                for (job, _) in jobs {
-                    answer(job, Err(PublishError::Timeout { seconds: CONFIRM_LIMIT.as_secs() }));
-                }
-                self.link.renew();
-                None
-            }
+            return Some(line);
         }
+        // The broker's side of a channel may hang on a silent queue: nobody waits for it to close.
+        self.tasks.spawn(async move { close(&line.channel).await });
+        None
     }
-}
-
-/// What became of a message that was confirmed.
-enum Verdict {
-    Accepted,
-    Returned,
-    Refused,
-}
-
-/// Publishes every job, awaits every confirm, and only then judges.
-async fn confirm(channel: &Channel, jobs: &[(Job, (ShortString, ShortString))]) -> lapin::Result<Vec<Verdict>> {
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let sends = jobs.iter().map(|(job, (exchange, key))| {
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_message_id(short(&job.message.id))
-            .with_content_type("application/json".into());
-        channel.basic_publish(exchange.clone(), key.clone(), options, &job.message.body, properties)
-    });
-    let confirms = join_all(sends).await.into_iter().collect::<lapin::Result<Vec<_>>>()?;
-    let confirmations = join_all(confirms).await.into_iter().collect::<lapin::Result<Vec<_>>>()?;
-    let accepted: Vec<bool> = confirmations.iter().map(Confirmation::is_ack).collect();
-    // A returned message says where it was going and its id; which confirm carries it means nothing. Two messages of one batch
-    // that agree in all of that would share the blame, and be published again.
-    let returned: HashSet<(ShortString, ShortString, ShortString)> = confirmations
-        .into_iter()
-        .filter_map(Confirmation::take_message)
-        .map(|message| {
-            let id = message.delivery.properties.message_id().clone().unwrap_or_default();
-            (message.delivery.exchange, message.delivery.routing_key, id)
-        })
-        .collect();
-    Ok(jobs
-        .iter()
-        .zip(accepted)
-        .map(|((job, (exchange, key)), accepted)| {
-            if !accepted {
-                Verdict::Refused
-            } else if !returned.is_empty()
-                && returned.contains(&(exchange.clone(), key.clone(), short(&job.message.id)))
-            {
-                Verdict::Returned
-            } else {
-                Verdict::Accepted
-            }
-        })
-        .collect())
-}
-
-/// Waits until a stream takes publishes: until a passive declaration of it succeeds.
-async fn wait_until_awake(connection: &Connection, name: &str) -> bool {
-    let deadline = tokio::time::Instant::now() + CONFIRM_LIMIT;
-    let mut backoff = Backoff::new();
-    while connection.status().connected() {
-        let look = async {
-            let channel = open(connection).await?;
-            look_at_queue(&channel, name).await?;
-            close(&channel).await;
-            Ok::<_, Failure>(())
-        };
-        match tokio::time::timeout_at(deadline, look).await {
-            Ok(Ok(())) => return true,
-            Ok(Err(failure)) => tracing::debug!(%failure, "the log is not there yet"),
-            Err(_) => return false,
-        }
-        let pause = backoff.pause();
-        if tokio::time::Instant::now() + pause >= deadline {
-            return false;
-        }
-        tokio::time::sleep(pause).await;
-    }
-    false
-}
-
-fn answer(job: Job, outcome: Result<(), PublishError>) {
-    // Whoever gave up waiting does not want to know.
-    drop(job.done.send(outcome));
 }

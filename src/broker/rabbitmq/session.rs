@@ -5,8 +5,8 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -19,7 +19,7 @@ use super::{
     failure::{Failure, limited},
     ledger::Ledger,
 };
-use crate::broker::receipt::Desk;
+use crate::broker::{Receipt, receipt::Desk};
 
 /// How long settled receipts are collected before the broker is told.
 const COLLECT: Duration = Duration::from_millis(5);
@@ -41,6 +41,10 @@ pub(super) struct Session {
     /// Wakes the consumer's task.
     pub(super) news: Notify,
     window: usize,
+    /// How many urgent receipts are out.
+    urgent_out: AtomicUsize,
+    /// Whether this channel has the urgent queue too: then nobody else has anything of the lane.
+    pub(super) has_urgent: AtomicBool,
     /// The channel is gone: closing receipts has no effect any more.
     ended: AtomicBool,
     /// Receipts that were settled too late: their messages come again.
@@ -61,6 +65,8 @@ impl Session {
             ledger: Mutex::default(),
             news: Notify::new(),
             window: usize::from(window),
+            urgent_out: AtomicUsize::new(0),
+            has_urgent: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             late: AtomicU64::new(0),
         }
@@ -75,8 +81,48 @@ impl Session {
         (self.window / 8).max(1)
     }
 
-    pub(super) fn delivered(&self, tag: u64) {
+    /// A message came: its receipt.
+    pub(super) fn delivered(self: &Arc<Self>, tag: u64) -> Receipt {
         self.ledger().delivered(tag);
+        Receipt::new(tag, Arc::clone(self) as _)
+    }
+
+    /// An urgent message came: its receipt.
+    pub(super) fn delivered_urgent(self: &Arc<Self>, tag: u64) -> Receipt {
+        self.ledger().delivered(tag);
+        self.urgent_out.fetch_add(1, Ordering::Relaxed);
+        Receipt::new(tag, Arc::new(UrgentDesk(Arc::clone(self))))
+    }
+
+    /// Whether this channel consumes the urgent queue, and still does anything.
+    pub(super) fn has_urgent(&self) -> bool {
+        self.has_urgent.load(Ordering::Relaxed) && !self.ended.load(Ordering::Relaxed)
+    }
+
+    /// How many urgent receipts are out.
+    pub(super) fn urgent_out(&self) -> usize {
+        self.urgent_out.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a delivery that nobody gets a receipt for, until it is released.
+    pub(super) fn hold(&self, tag: u64) {
+        self.ledger().hold(tag);
+    }
+
+    /// What was held is to be acknowledged.
+    pub(super) fn release(&self, tag: u64) {
+        self.ledger().release(tag);
+        self.news.notify_one();
+    }
+
+    /// What was held went back to its queue.
+    pub(super) fn gave_back(&self, tag: u64) {
+        self.ledger().gave_back(tag);
+    }
+
+    /// How much is remembered of deliveries that are done with, in deliveries.
+    pub(super) fn length(&self) -> usize {
+        self.ledger().length()
     }
 
     /// How many deliveries the broker still counts as ours.
@@ -129,7 +175,7 @@ impl Session {
             if ledger.settled() > 0 {
                 let stood = now - *schedule.standing_since.get_or_insert(now);
                 let filling = ledger.settled() >= (self.window / 4).max(1);
-                if all || stood >= STALL.1 || (stood >= STALL.0 && filling) {
+                if all || ledger.is_held_up() || stood >= STALL.1 || (stood >= STALL.0 && filling) {
                     stragglers = ledger.take_stragglers();
                 }
             }
@@ -155,6 +201,20 @@ impl Session {
     /// How many receipts were settled after the channel was gone.
     pub(super) fn late(&self) -> u64 {
         self.late.load(Ordering::Relaxed)
+    }
+}
+
+/// Where urgent receipts come back.
+struct UrgentDesk(Arc<Session>);
+
+impl Desk for UrgentDesk {
+    fn close(&self, tag: u64, settled: bool) {
+        self.0.urgent_out.fetch_sub(1, Ordering::Relaxed);
+        self.0.close(tag, settled);
+    }
+
+    fn is_void(&self) -> bool {
+        self.0.is_void()
     }
 }
 

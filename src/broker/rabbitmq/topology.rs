@@ -2,6 +2,9 @@
 //!
 //! A queue that is already there with other arguments (an operator made it) is taken as it is, after one warning: arguments
 //! cannot be changed, and refusing to work would help nobody.
+//!
+//! The urgent queue of a lane is more than contract 4 asks an operator for. Where it is not there and may not be made, the lane
+//! does without, after one warning: what is urgent then waits in the lane's own queue like the rest.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -15,7 +18,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
-use super::failure::{Failure, NOT_FOUND, PRECONDITION_FAILED, limited};
+use super::failure::{ACCESS_REFUSED, Failure, NOT_FOUND, PRECONDITION_FAILED, limited};
 use crate::{
     broker::{Destination, Log, Queue},
     model::ChannelId,
@@ -46,19 +49,23 @@ pub(super) struct Topology {
     lanes: Mutex<BTreeSet<ChannelId>>,
     /// Queues that were found with other arguments than ours, so that each is warned of once.
     foreign: Mutex<HashSet<String>>,
+    /// Lanes whose urgent queue is not there and cannot be made.
+    without_urgent: Mutex<HashSet<ChannelId>>,
 }
 
 /// One thing on the broker.
 enum Part {
     Exchange(String),
     Queue(String, FieldTable),
+    /// The urgent queue of a lane.
+    Urgent(ChannelId, FieldTable),
     /// A queue, and the exchange that it is bound to with `#`.
     Binding(String, String),
 }
 
 impl Part {
     fn is_queue(&self) -> bool {
-        matches!(self, Self::Queue(..))
+        matches!(self, Self::Queue(..) | Self::Urgent(..))
     }
 }
 
@@ -70,7 +77,8 @@ impl Topology {
         lanes: impl IntoIterator<Item = ChannelId>,
     ) -> Self {
         let lanes = Mutex::new(lanes.into_iter().collect());
-        Self { prefix, declare, keep_decisions, lanes, foreign: Mutex::default() }
+        let (foreign, without_urgent) = (Mutex::default(), Mutex::default());
+        Self { prefix, declare, keep_decisions, lanes, foreign, without_urgent }
     }
 
     /// The name of a queue.
@@ -111,6 +119,22 @@ impl Topology {
     /// Forgets a lane.
     pub(super) fn forget_lane(&self, lane: &ChannelId) {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+        self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+    }
+
+    /// Whether a lane has an urgent queue, as far as is known.
+    pub(super) fn has_urgent(&self, lane: &ChannelId) -> bool {
+        !self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner).contains(lane)
+    }
+
+    /// A lane has no urgent queue that could be used, and why. The next declaration or check tries again.
+    pub(super) fn lacks_urgent(&self, lane: &ChannelId, why: &Failure) {
+        if self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.clone()) {
+            tracing::warn!(
+                %lane, %why,
+                "the lane has no urgent queue and does without: approvals wait in the lane's queue like everything else"
+            );
+        }
     }
 
     /// Declares or checks everything.
@@ -125,7 +149,7 @@ impl Topology {
         for log in [Log::Decisions, Log::Channels, Log::Approvals] {
             parts.extend(self.log(log).map(|name| Part::Queue(name, self.log_arguments(log))));
         }
-        parts.extend(lanes.into_iter().flat_map(|lane| self.parts_of(&Queue::Lane(lane))));
+        parts.extend(lanes.iter().flat_map(|lane| self.parts_of_lane(lane)));
         self.put(connection, parts).await
     }
 
@@ -136,8 +160,11 @@ impl Topology {
 
     /// Declares or checks some lanes.
     pub(super) async fn establish_lanes(&self, connection: &Connection, lanes: &[ChannelId]) -> Result<(), Failure> {
-        let parts = lanes.iter().flat_map(|lane| self.parts_of(&Queue::Lane(lane.clone()))).collect();
-        self.put(connection, parts).await
+        self.put(connection, lanes.iter().flat_map(|lane| self.parts_of_lane(lane)).collect()).await
+    }
+
+    fn parts_of_lane(&self, lane: &ChannelId) -> Vec<Part> {
+        [Queue::Lane(lane.clone()), Queue::Urgent(lane.clone())].iter().flat_map(|queue| self.parts_of(queue)).collect()
     }
 
     fn parts_of(&self, queue: &Queue) -> Vec<Part> {
@@ -155,9 +182,13 @@ impl Topology {
                 let exchange = format!("{}.decisions", self.prefix);
                 vec![Part::Queue(name.clone(), arguments), Part::Binding(name, exchange)]
             }
-            Queue::Lane(_) | Queue::Urgent(_) => {
+            Queue::Lane(_) => {
                 arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
                 vec![Part::Queue(name, arguments)]
+            }
+            Queue::Urgent(lane) => {
+                arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+                vec![Part::Urgent(lane.clone(), arguments)]
             }
             Queue::Dead => vec![Part::Queue(name, arguments)],
         }
@@ -189,11 +220,20 @@ impl Topology {
                 None => open(connection).await?,
             };
             match self.put_part(&channel, &part).await {
-                Ok(()) => spare = Some(channel),
+                Ok(()) => {
+                    if let Part::Urgent(lane, _) = &part {
+                        self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+                    }
+                    spare = Some(channel);
+                }
                 Err(failure) if self.declare && failure.reply_code() == Some(PRECONDITION_FAILED) => {
-                    let Part::Queue(name, _) = &part else { return Err(failure) };
+                    let name = match &part {
+                        Part::Queue(name, _) => name.clone(),
+                        Part::Urgent(lane, _) => self.queue(&Queue::Urgent(lane.clone())),
+                        Part::Exchange(_) | Part::Binding(..) => return Err(failure),
+                    };
                     let channel = open(connection).await?;
-                    check_queue(&channel, name).await?;
+                    check_queue(&channel, &name).await?;
                     if self.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
                         tracing::warn!(
                             queue = name,
@@ -208,7 +248,12 @@ impl Topology {
                 Err(failure) if self.declare && failure.reply_code() == Some(NOT_FOUND) && part.is_queue() => {
                     tracing::warn!(%failure, "a queue or log is there but does not answer; going on without it");
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => match &part {
+                    Part::Urgent(lane, _) if matches!(failure.reply_code(), Some(NOT_FOUND | ACCESS_REFUSED)) => {
+                        self.lacks_urgent(lane, &failure);
+                    }
+                    Part::Urgent(..) | Part::Exchange(_) | Part::Queue(..) | Part::Binding(..) => return Err(failure),
+                },
             }
         }
         if let Some(channel) = spare {
@@ -229,12 +274,10 @@ impl Topology {
                 let call = channel.exchange_declare(short(name), ExchangeKind::Topic, options, FieldTable::default());
                 limited("could not find the exchange", name, DECLARE_LIMIT, call).await.map_err(missing)
             }
-            Part::Queue(name, arguments) if self.declare => {
-                let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-                let call = channel.queue_declare(short(name), options, arguments.clone());
-                limited("could not declare the queue", name, DECLARE_LIMIT, call).await.map(drop)
+            Part::Queue(name, arguments) => self.put_queue(channel, name, arguments).await,
+            Part::Urgent(lane, arguments) => {
+                self.put_queue(channel, &self.queue(&Queue::Urgent(lane.clone())), arguments).await
             }
-            Part::Queue(name, _) => check_queue(channel, name).await.map_err(missing),
             Part::Binding(queue, exchange) if self.declare => {
                 let call = channel.queue_bind(
                     short(queue),
@@ -248,6 +291,17 @@ impl Topology {
             // AMQP has no way to look at a binding; a mandatory publish tells when it is missing.
             Part::Binding(..) => Ok(()),
         }
+    }
+}
+
+impl Topology {
+    async fn put_queue(&self, channel: &Channel, name: &str, arguments: &FieldTable) -> Result<(), Failure> {
+        if !self.declare {
+            return check_queue(channel, name).await.map_err(missing);
+        }
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let call = channel.queue_declare(short(name), options, arguments.clone());
+        limited("could not declare the queue", name, DECLARE_LIMIT, call).await.map(drop)
     }
 }
 
@@ -314,6 +368,7 @@ mod tests {
         let topology = Topology::new("interven".into(), true, Some(Duration::from_mins(1)), []);
         assert_eq!(topology.queue(&Queue::Decisions), "interven.alerts.decisions");
         assert_eq!(topology.queue(&Queue::Lane("soc-slack".parse().unwrap())), "interven.alerts.lane.soc-slack");
+        assert_eq!(topology.queue(&Queue::Urgent("soc".parse().unwrap())), "interven.alerts.lane.soc.urgent");
         assert_eq!(topology.queue(&Queue::Dead), "interven.alerts.dead");
         assert_eq!(topology.log(Log::Decisions).unwrap(), "interven.alerts.log.decisions");
         assert_eq!(topology.log(Log::Approvals).unwrap(), "interven.alerts.log.approvals");

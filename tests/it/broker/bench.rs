@@ -141,6 +141,12 @@ pub(crate) fn ids(arrivals: &[Arrival]) -> Vec<usize> {
     arrivals.iter().map(|arrival| id(&arrival.body)).collect()
 }
 
+pub(crate) fn settle_all(arrivals: impl IntoIterator<Item = Arrival>) {
+    for arrival in arrivals {
+        arrival.receipt.settle();
+    }
+}
+
 /// Consumes and settles until every one of `expected` was seen. Duplicates are no fault.
 pub(crate) async fn drain(arrivals: &mut Arrivals, expected: impl IntoIterator<Item = usize>) {
     let mut missing: BTreeSet<_> = expected.into_iter().collect();

@@ -50,3 +50,45 @@ async fn a_lane_queue_that_does_not_answer_delays_its_own_channel_and_no_other()
     let again = scene.stand_in("fine").received_ids().into_values().filter(|count| *count > 1).count();
     assert_eq!(again, 0, "decisions were told twice to the channel that was fine");
 }
+
+/// Makes the one replica of a quorum queue fall silent, or speak again: it takes what is sent, and confirms nothing.
+async fn silence(rabbit: &Rabbit, call: &str, queue: &str) {
+    let said = rabbit.ctl(&["eval", &format!("sys:{call}('%2F_{queue}').")]).await;
+    assert!(said.contains("ok"), "{call}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_queue_that_falls_silent_delays_its_own_channel_and_no_other() {
+    // Goal: while one lane's queue confirms nothing, the others deliver; and when it is back, nothing is lost.
+    // Method: the queues work for a while first, as they do when a node dies; then decisions come in twice, so that the second
+    // ones meet the retries of the first.
+    let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name("silent"));
+    let mut scene = Scene::default();
+    let limited = format!("rate_limit = \"500/s\"\nburst = 50\n{PATIENT}");
+    for id in ["silent", "fine"] {
+        scene.add(id, Platform::Slack, Script::accept(), &limited).await;
+    }
+    let config = format!("{}{}", on(rabbit, &prefix, "keep_decisions = \"none\""), scene.channels());
+    let mut worker = WorkerProcess::new(&config);
+    let decisions: Vec<Bytes> = (0..60).map(|number| super::deny(&format!("falls-{number}"))).collect();
+    let all = |until: usize| Scene::expected(&worker.config(), &decisions[..until]);
+    let fine = |until: usize| all(until).into_iter().filter(|(id, _)| id.as_str() == "fine").collect::<Vec<_>>();
+    let (before, whole, fine_40, fine_60) = (all(20), all(60), fine(40), fine(60));
+    worker.start_ready().await;
+    let mut publisher = Publisher::new(rabbit.url(), &prefix);
+    publisher.publish_surely(&decisions[..20], PATIENCE).await;
+    scene.until_told(&before, PATIENCE).await;
+
+    let queue = format!("{prefix}.alerts.lane.silent");
+    silence(rabbit, "suspend", &queue).await;
+    publisher.publish_surely(&decisions[20..40], PATIENCE).await;
+    scene.until_told(&fine_40, PATIENCE).await;
+    publisher.publish_surely(&decisions[40..], PATIENCE).await;
+    scene.until_told(&fine_60, PATIENCE).await;
+    eventually("the trouble is told", PATIENCE, async || worker.logs().contains("could not hand over").then_some(()))
+        .await;
+    assert_eq!(scene.stand_in("silent").counters().taken, 20);
+    silence(rabbit, "resume", &queue).await;
+    scene.until_told(&whole, Duration::from_mins(1)).await;
+    assert_eq!(worker.terminate().await.0, 0);
+}

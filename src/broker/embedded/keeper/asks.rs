@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use sled::Batch;
 
-use super::{Book, Keeper, broker_error, lane_key, load};
+use super::{Book, Keeper, broker_error, lane_key, load, queues_of};
 use crate::{
     broker::{
         BrokerError, Log, Queue, Record, Start,
         embedded::{
             desk::{Ask, ConsumerDesk, Page, Place},
-            queue::Member,
+            queue::{Member, QueueState},
             vault::{Vault, VaultError},
         },
     },
@@ -21,7 +21,10 @@ impl Keeper {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Consume { id, queue, window, arrivals } => {
-                let lane = if let Queue::Lane(lane) = &queue { vec![lane.clone()] } else { Vec::new() };
+                let lane = match &queue {
+                    Queue::Lane(lane) | Queue::Urgent(lane) => vec![lane.clone()],
+                    Queue::Decisions | Queue::Dead => Vec::new(),
+                };
                 if let Err(error) = self.ensure_lanes(lane) {
                     tracing::error!(%error, "a lane's queue could not be made");
                 }
@@ -38,9 +41,14 @@ impl Keeper {
                 }
             }
             Ask::EnsureLanes { lanes, done } => drop(done.send(self.ensure_lanes(lanes).map_err(broker_error))),
-            Ask::RemoveLane { lane, done } => drop(done.send(self.remove_lane(lane).map_err(broker_error))),
+            Ask::RemoveLane { lane, done } => drop(done.send(self.remove_lane(&lane))),
             Ask::Waiting { queue, done } => {
-                let count = self.queues.get(&queue).map(|queue| queue.waiting);
+                let urgent = match &queue {
+                    Queue::Lane(lane) => self.queues.get(&Queue::Urgent(lane.clone())),
+                    Queue::Decisions | Queue::Urgent(_) | Queue::Dead => None,
+                };
+                let urgent = urgent.map_or(0, |urgent| urgent.waiting);
+                let count = self.queues.get(&queue).map(|queue| queue.waiting + urgent);
                 drop(done.send(count.ok_or_else(|| BrokerError {
                     what: format!("there is no queue {queue:?}"),
                     hint: "only lanes of configured channels have queues",
@@ -73,24 +81,35 @@ impl Keeper {
         }
         self.commit(batch)?;
         for lane in new {
-            let queue = Queue::Lane(lane);
-            let state = load(self.vault()?.db(), &queue).map_err(|error| VaultError::Damaged(error.to_string()))?;
-            self.queues.insert(queue, state);
+            for queue in queues_of(&lane) {
+                let state = load(self.vault()?.db(), &queue).map_err(|error| VaultError::Damaged(error.to_string()))?;
+                self.queues.insert(queue, state);
+            }
         }
         Ok(())
     }
 
-    fn remove_lane(&mut self, lane: ChannelId) -> Result<u64, VaultError> {
-        let mut batch = Batch::default();
-        batch.remove(lane_key(&lane));
-        let queue = Queue::Lane(lane);
-        let Some(waiting) = self.queues.get(&queue).map(|queue| queue.waiting) else { return Ok(0) };
-        if waiting == 0 {
+    fn remove_lane(&mut self, lane: &ChannelId) -> Result<u64, BrokerError> {
+        let queues = queues_of(lane);
+        let states = || queues.iter().filter_map(|queue| self.queues.get(queue));
+        if states().any(QueueState::is_consumed) {
+            return Err(BrokerError {
+                what: format!("the lane `{lane}` is still consumed and was not removed"),
+                hint: "try again when the worker has the new configuration",
+                source: None,
+            });
+        }
+        let waiting = states().map(|state| state.waiting).sum();
+        if waiting == 0 && states().next().is_some() {
+            let mut batch = Batch::default();
+            batch.remove(lane_key(lane));
             // What was settled in this very round goes with it.
             self.bury(&mut batch);
-            self.commit(batch)?;
+            self.commit(batch).map_err(broker_error)?;
             self.doomed.clear();
-            self.queues.remove(&queue);
+            for queue in &queues {
+                self.queues.remove(queue);
+            }
         }
         Ok(waiting)
     }
