@@ -10,6 +10,7 @@
 //! Start with `plan.rs`, what can happen; `stage.rs` is to whom, `suffer.rs` how, `oracle.rs` what must hold all the same.
 
 mod cluster;
+mod files;
 mod journal;
 mod oracle;
 mod plan;

@@ -72,6 +72,17 @@ pub(super) enum Mood {
     Broken(u64),
 }
 
+/// What an operator does to the configuration of all workers, and takes back when the bout is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Edit {
+    /// Limits, batches and times of channels change.
+    Changed,
+    /// The file cannot be understood.
+    Faulty,
+    /// There is one more channel; in the end it is removed, whatever waits for it.
+    Guest,
+}
+
 /// Everything that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -89,6 +100,8 @@ pub(super) struct Plan {
     pub(super) endpoint_wires: Vec<Vec<Bout<Fault>>>,
     /// To the disk of the last worker: it is full.
     pub(super) disk: Vec<Bout<()>>,
+    /// To the configuration.
+    pub(super) edits: Vec<Bout<Edit>>,
 }
 
 /// How often and for how long, in milliseconds.
@@ -107,6 +120,7 @@ impl Plan {
         let wire = Habit { calm: 2_000..10_000, bout: 500..8_000 };
         let endpoint = Habit { calm: 1_000..8_000, bout: 500..5_000 };
         let disk = Habit { calm: 3_000..12_000, bout: 2_000..8_000 };
+        let edit = Habit { calm: 1_000..6_000, bout: 1_000..6_000 };
         Self {
             length,
             workers: tracks.many(WORKERS, &worker, death),
@@ -116,6 +130,7 @@ impl Plan {
             endpoints: tracks.many(ENDPOINTS, &endpoint, mood),
             endpoint_wires: tracks.many(ENDPOINT_WIRES, &wire, fault),
             disk: tracks.one(&disk, |_| ()),
+            edits: tracks.one(&edit, edit_of),
         }
     }
 }
@@ -149,6 +164,14 @@ impl Tracks<'_> {
 
 fn death(dice: &mut Rng) -> Death {
     if dice.bool() { Death::Killed } else { Death::Asked }
+}
+
+fn edit_of(dice: &mut Rng) -> Edit {
+    match dice.u8(0..3) {
+        0 => Edit::Changed,
+        1 => Edit::Faulty,
+        _ => Edit::Guest,
+    }
 }
 
 fn fault(dice: &mut Rng) -> Fault {
@@ -204,6 +227,9 @@ mod tests {
         must(plan.workers.iter().all(|track| !track.is_empty()), "a death for each worker");
         must(plan.broker.iter().any(|bout| bout.what == Death::Killed), "a death of the broker");
         must(!plan.disk.is_empty(), "a full disk");
+        for one in [Edit::Changed, Edit::Faulty, Edit::Guest] {
+            must(plan.edits.iter().any(|bout| bout.what == one), &format!("{one:?} configuration"));
+        }
         must(plan.endpoint_wires.iter().all(|track| !track.is_empty()), "a fault for each wire to an endpoint");
         let faults: Vec<Fault> = plan.wires.iter().flatten().map(|bout| bout.what).collect();
         for one in [Fault::Cut, Fault::HalfClosed(Side::Client), Fault::Silent, Fault::Slow(Duration::ZERO)] {

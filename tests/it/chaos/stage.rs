@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::{join_all, join3, join4};
+use futures_util::future::{join_all, join4};
 use interven_alerts::stand_ins::{Platform, Script, StandIn};
 
 use super::{
+    files::Files,
     journal::{HEALED, Journal},
     oracle::{self, Evidence, Findings},
     plan::{ENDPOINT_WIRES, ENDPOINTS, Plan, WORKERS},
@@ -100,6 +101,8 @@ pub(super) struct Stage {
     scene: Scene,
     watched: Vec<(&'static str, Watch)>,
     workers: Vec<WorkerProcess>,
+    /// The endpoint of a channel that comes and goes. What it was sent nobody can know, so nobody asks; the others must not care.
+    guest: StandIn,
     disk: Option<Tmpfs>,
     prefix: String,
     publisher: Publisher,
@@ -146,9 +149,10 @@ impl Stage {
         }
         join_all(workers.iter_mut().map(WorkerProcess::start_ready)).await;
         rabbit.remember_queues().await;
+        let guest = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
         let publisher = Publisher::new(rabbit.url(), &prefix);
         let journal = Journal::new();
-        Self { seed, rabbit, wires, endpoint_wires, scene, watched, workers, disk, prefix, publisher, journal }
+        Self { seed, rabbit, wires, endpoint_wires, scene, watched, workers, guest, disk, prefix, publisher, journal }
     }
 
     /// Everything goes wrong as planned, while decisions are published. In the end all is healed, and nothing waits any more.
@@ -156,10 +160,13 @@ impl Stage {
         let Self { journal, .. } = self;
         *journal = Journal::new();
         let journal = &*journal;
+        let door = door_at(Platform::Slack, self.guest.port());
+        let guest = format!("[[channel]]\nid = \"guest\"\n{door}rate_limit = \"5/s\"\n{RETRY}");
+        let files = &Files::of(&self.workers, &guest);
         let publishing = press::publish(&mut self.publisher, self.seed, plan.length, journal);
         let workers = self.workers.iter_mut().zip(&plan.workers).enumerate();
         let workers =
-            workers.map(|(number, (worker, track))| suffer::worker(worker, number, track, journal, plan.length));
+            workers.map(|(number, (worker, track))| suffer::worker(worker, number, track, files, journal, plan.length));
         let wires = self.wires.iter().zip(&plan.wires).enumerate().map(|(number, (wire, track))| async move {
             suffer::wire(wire, &format!("wire of worker {number}"), track, journal).await;
         });
@@ -169,8 +176,9 @@ impl Stage {
         let endpoint_wires = endpoint_wires.map(|((wire, track), part)| async move {
             suffer::wire(wire, &format!("wire to {}", part.id), track, journal).await;
         });
-        let machines = join3(
+        let machines = join4(
             join_all(workers),
+            files.suffer(&plan.edits, journal),
             suffer::broker(&self.rabbit, &plan.broker, journal),
             suffer::disk(self.disk.as_ref(), &plan.disk, journal),
         );

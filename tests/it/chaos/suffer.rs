@@ -6,6 +6,7 @@ use interven_alerts::stand_ins::{Class, Entry, Platform, Script, StandIn, Step, 
 use tokio::time::{Instant, sleep};
 
 use super::{
+    files::Files,
     journal::Journal,
     plan::{Bout, Death, Fault, Mood},
 };
@@ -24,11 +25,12 @@ pub(super) async fn worker(
     worker: &mut WorkerProcess,
     number: usize,
     track: &[Bout<Death>],
+    files: &Files,
     journal: &Journal,
     until: Duration,
 ) {
     for bout in track {
-        watch_over(worker, number, journal, journal.began() + bout.at).await;
+        watch_over(worker, number, files, journal, journal.began() + bout.at).await;
         match bout.what {
             Death::Killed => {
                 journal.note(format!("worker {number}: killed"));
@@ -42,18 +44,25 @@ pub(super) async fn worker(
             }
         }
         sleep(bout.lasts).await;
-        worker.start().await;
+        files.start(worker).await;
         journal.note(format!("worker {number}: started again"));
     }
-    watch_over(worker, number, journal, journal.began() + until).await;
+    watch_over(worker, number, files, journal, journal.began() + until).await;
 }
 
-async fn watch_over(worker: &mut WorkerProcess, number: usize, journal: &Journal, until: Instant) {
+async fn watch_over(worker: &mut WorkerProcess, number: usize, files: &Files, journal: &Journal, until: Instant) {
+    let mut known = files.edition().await;
     while Instant::now() < until {
         if let Some(status) = worker.ended_by_itself() {
             journal.note(format!("worker {number}: ended by itself with {status}, and is started again"));
-            worker.start().await;
+            files.start(worker).await;
         }
+        let edition = files.edition().await;
+        // Half of them are told of a changed file, the others see it.
+        if edition != known && number.is_multiple_of(2) {
+            worker.hang_up();
+        }
+        known = edition;
         sleep(LOOK.min(until - Instant::now())).await;
     }
 }
