@@ -190,10 +190,6 @@ impl WorkerProcess {
         Some(status)
     }
 
-    pub(crate) fn hang_up(&self) {
-        signal(&self.running.as_ref().expect("it runs").child, Signal::SIGHUP);
-    }
-
     fn doors(&self) -> (SocketAddr, SocketAddr) {
         self.running.as_ref().and_then(|running| running.doors).expect("it runs")
     }
