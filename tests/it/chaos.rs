@@ -1,5 +1,5 @@
-//! Everything goes wrong at once, and nothing is lost: workers, brokers, endpoints, wires and disks fail as a seed says, and an
-//! oracle asks afterwards for every confirmed decision and every channel that it matched.
+//! Everything goes wrong at once, and nothing is lost: workers, brokers, endpoints, wires, disks and configurations fail as a seed
+//! says, and an oracle asks afterwards for every confirmed decision and every channel that it matched.
 //!
 //! The safety sentence has four answers for a delivery: an endpoint has it, a digest that an endpoint took has counted it, a
 //! dead-letter store has it, or it still waits on the broker. A fifth one is a loss, and a loss is a bug.
