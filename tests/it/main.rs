@@ -7,6 +7,7 @@
 
 mod architecture;
 mod broker;
+mod chaos;
 mod cli;
 mod dead_letters;
 mod main_job;

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, future::join_all};
 use interven_alerts::model::Secret;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use tokio::time::{Instant, timeout};
@@ -16,16 +16,25 @@ use tokio::time::{Instant, timeout};
 /// How long one batch may take until it is confirmed.
 const BATCH_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a node may take to let us in.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
 /// A publisher that connects again by itself.
 pub(crate) struct Publisher {
-    url: Secret,
+    urls: Vec<Secret>,
+    turn: usize,
     prefix: String,
     connection: Option<(Connection, Channel)>,
 }
 
 impl Publisher {
     pub(crate) fn new(url: Secret, prefix: &str) -> Self {
-        Self { url, prefix: prefix.to_owned(), connection: None }
+        Self::to_any(vec![url], prefix)
+    }
+
+    /// A publisher to a cluster, which goes to the next node when one does not do its work.
+    pub(crate) fn to_any(urls: Vec<Secret>, prefix: &str) -> Self {
+        Self { urls, turn: 0, prefix: prefix.to_owned(), connection: None }
     }
 
     async fn channel(&mut self) -> lapin::Result<Channel> {
@@ -35,7 +44,11 @@ impl Publisher {
         {
             return Ok(channel.clone());
         }
-        let connection = Connection::connect(self.url.expose(), ConnectionProperties::default()).await?;
+        let url = &self.urls[self.turn % self.urls.len()];
+        self.turn += 1;
+        let connecting = Connection::connect(url.expose(), ConnectionProperties::default());
+        let silent = || lapin::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        let connection = timeout(CONNECT_LIMIT, connecting).await.map_err(|_| silent())??;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         self.connection = Some((connection, channel.clone()));
@@ -91,6 +104,20 @@ impl Publisher {
         }
     }
 
+    /// Takes everything that is ready out of a queue; `None`: no such queue, or no broker. Nobody else may consume it any more.
+    pub(crate) async fn take_all(&mut self, queue: &str) -> Option<Vec<Bytes>> {
+        let count = self.ready_in(queue).await?;
+        let take = async {
+            let channel = self.channel().await?;
+            // Consumed and not got one by one: a queue with a single active consumer refuses the latter.
+            let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+            let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+            let bodies = consumer.map_ok(|message| Bytes::from(message.data));
+            bodies.take(usize::try_from(count).expect("a count of messages")).try_collect().await
+        };
+        timeout(BATCH_LIMIT, take).await.ok()?.map_err(|error: lapin::Error| eprintln!("{error}")).ok()
+    }
+
     /// How many messages are ready in a queue; nobody holds those. `None`: no such queue, or no broker.
     pub(crate) async fn ready_in(&mut self, queue: &str) -> Option<u32> {
         let look = async {
@@ -104,6 +131,18 @@ impl Publisher {
             Ok::<_, lapin::Error>(found.message_count())
         };
         timeout(BATCH_LIMIT, look).await.ok()?.ok()
+    }
+
+    /// Those of these queues in which messages are ready, and how many.
+    pub(crate) async fn ready_in_each<'q>(&mut self, queues: &'q [String]) -> Option<Vec<(&'q str, u32)>> {
+        let mut counts = Vec::new();
+        for queue in queues {
+            let count = self.ready_in(queue).await?;
+            if count > 0 {
+                counts.push((queue.as_str(), count));
+            }
+        }
+        Some(counts)
     }
 
     /// How many messages are ready in all of our queues: decisions, dead letters, and the lanes of `channels`.

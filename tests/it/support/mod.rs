@@ -4,7 +4,9 @@ pub(crate) mod firewall;
 pub(crate) mod pool;
 pub(crate) mod process;
 pub(crate) mod rabbit;
+pub(crate) mod relay;
 pub(crate) mod scene;
+pub(crate) mod tmpfs;
 pub(crate) mod worker;
 
 use std::{
@@ -28,4 +30,11 @@ pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut look: impl As
 pub(crate) fn unique_name(what: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Waits for the turn of a test that needs the machine for itself: several brokers, several workers, minutes of load. Two of
+/// those at once would only wait for each other's processor time. The turn ends when what is returned is dropped.
+pub(crate) async fn turn_of_the_heavy() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
 }

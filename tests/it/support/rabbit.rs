@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Mutex, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
@@ -40,7 +40,35 @@ pub(crate) struct Rabbit {
     port: u16,
     dir: PathBuf,
     beam: Mutex<Option<Child>>,
+    company: Arc<Company>,
+}
+
+/// What the nodes of one cluster share: the program that finds them, and the cookie that lets them in.
+struct Company {
     epmd: Mutex<Child>,
+    epmd_port: u16,
+    home: PathBuf,
+}
+
+impl Company {
+    /// Starts one for the node that is to be in `dir`.
+    fn start(dir: &Path, epmd_port: u16) -> Arc<Self> {
+        let home = dir.join("home");
+        fs::create_dir_all(&home).unwrap();
+        let mut epmd = mortal("/usr/bin/epmd");
+        epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]).env("HOME", &home);
+        let epmd = Mutex::new(spawn(epmd));
+        wait_for_port(epmd_port, dir);
+        Arc::new(Self { epmd, epmd_port, home })
+    }
+}
+
+impl Drop for Company {
+    fn drop(&mut self) {
+        let mut epmd = self.epmd.lock().unwrap();
+        epmd.kill().unwrap();
+        epmd.wait().unwrap();
+    }
 }
 
 impl Rabbit {
@@ -52,6 +80,27 @@ impl Rabbit {
 
     /// A broker for one test, with more lines for `rabbitmq.conf` and an `advanced.config`.
     pub(crate) fn start(conf: &str, advanced: &str) -> Self {
+        Self::start_in(None, conf, advanced)
+    }
+
+    /// A cluster of this many nodes. The first one boots alone, the others join it while they boot.
+    pub(crate) fn cluster(nodes: usize) -> Vec<Self> {
+        let first = Self::start("", "[].");
+        let conf = format!(
+            "cluster_formation.peer_discovery_backend = classic_config\n\
+             cluster_formation.classic_config.nodes.1 = {}\n",
+            first.node()
+        );
+        let company = &first.company;
+        let others: Vec<Self> = std::thread::scope(|scope| {
+            let booting: Vec<_> =
+                (1..nodes).map(|_| scope.spawn(|| Self::start_in(Some(Arc::clone(company)), &conf, "[]."))).collect();
+            booting.into_iter().map(|node| node.join().unwrap()).collect()
+        });
+        std::iter::once(first).chain(others).collect()
+    }
+
+    fn start_in(company: Option<Arc<Company>>, conf: &str, advanced: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(
             Path::new(BIN).join("rabbitmq-server").exists(),
@@ -59,7 +108,7 @@ impl Rabbit {
         );
         let port = free_ports();
         let dir = root().join(format!("{}-{port}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        for part in ["home", "mnesia", "log", "schema", "gen", "etc"] {
+        for part in ["mnesia", "log", "schema", "gen", "etc"] {
             fs::create_dir_all(dir.join(part)).unwrap();
         }
         let mut text = String::new();
@@ -71,27 +120,47 @@ impl Rabbit {
         fs::write(dir.join("etc/rabbitmq.conf"), text).unwrap();
         fs::write(dir.join("etc/advanced.config"), advanced).unwrap();
         fs::write(dir.join("etc/enabled_plugins"), "[].").unwrap();
-        let epmd_port = port + 2;
-        let mut epmd = mortal("/usr/bin/epmd");
-        epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]).env("HOME", dir.join("home"));
-        let epmd = Mutex::new(spawn(epmd));
-        wait_for_port(epmd_port, &dir);
-        let rabbit = Self { port, dir, beam: Mutex::new(None), epmd };
+        let company = company.unwrap_or_else(|| Company::start(&dir, port + 2));
+        let rabbit = Self { port, dir, beam: Mutex::new(None), company };
         rabbit.boot();
         rabbit
     }
 
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its name in a cluster.
+    pub(crate) fn node(&self) -> String {
+        format!("t{}@localhost", self.port)
+    }
+
     /// The URL to connect to.
     pub(crate) fn url(&self) -> Secret {
-        Secret::new(format!("amqp://guest:guest@127.0.0.1:{}/%2f?heartbeat=5", self.port))
+        url_at(self.port)
     }
 
     /// Starts it again on the same data.
     pub(crate) fn boot(&self) {
         let mut command = mortal(&format!("{BIN}/rabbitmq-server"));
         self.environment(&mut command);
-        *self.beam.lock().unwrap() = Some(spawn(command));
-        wait_for_port(self.port, &self.dir);
+        let mut beam = spawn(command);
+        let deadline = Instant::now() + BOOT_LIMIT;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = beam.try_wait().unwrap();
+            assert!(ended.is_none(), "the broker ended while booting; its log ends so:\n{}", self.log_end());
+            assert!(Instant::now() < deadline, "the broker does not boot; its log ends so:\n{}", self.log_end());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        *self.beam.lock().unwrap() = Some(beam);
+    }
+
+    /// The last lines that it logged.
+    fn log_end(&self) -> String {
+        let log = fs::read_to_string(self.dir.join(format!("log/{}.log", self.node()))).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// Crashes it.
@@ -118,7 +187,13 @@ impl Rabbit {
         command.args(arguments);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {}{}\nthe broker's log ends so:\n{}",
+            text(&output.stdout),
+            text(&output.stderr),
+            self.log_end()
+        );
         text(&output.stdout)
     }
 
@@ -126,6 +201,21 @@ impl Rabbit {
     /// one that is killed before that finds some of them without a leader for ever, whatever anybody does.
     pub(crate) async fn remember_queues(&self) {
         self.ctl(&["eval", "lists:foreach(fun dets:sync/1, dets:all())."]).await;
+    }
+
+    /// The queues whose names begin with `prefix`, without the logs, which keep what was read.
+    pub(crate) async fn queues(&self, prefix: &str) -> Vec<String> {
+        let text = self.ctl(&["-q", "list_queues", "--no-table-headers", "name", "type"]).await;
+        let rows = text.lines().filter_map(|line| line.split_once('\t'));
+        let ours = rows.filter(|(name, kind)| name.starts_with(prefix) && kind.trim() != "stream");
+        ours.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The node that leads a queue, as the cluster says; `None` while it has no leader, or is not there.
+    pub(crate) async fn leader_of(&self, queue: &str) -> Option<String> {
+        let text = self.ctl(&["-q", "list_queues", "--no-table-headers", "name", "leader"]).await;
+        let leader = text.lines().find_map(|line| line.strip_prefix(queue)?.strip_prefix('\t'))?.trim();
+        (!leader.is_empty()).then(|| leader.to_owned())
     }
 
     /// What the broker knows of a queue: messages ready, and unacknowledged.
@@ -170,7 +260,6 @@ impl Rabbit {
             command.env(name, value);
         }
         for (name, path) in [
-            ("HOME", "home"),
             ("RABBITMQ_MNESIA_BASE", "mnesia"),
             ("RABBITMQ_LOG_BASE", "log"),
             ("RABBITMQ_PID_FILE", "pid"),
@@ -182,20 +271,23 @@ impl Rabbit {
         ] {
             command.env(name, dir.join(path));
         }
-        command.env("RABBITMQ_NODENAME", format!("t{port}@localhost"));
+        command.env("HOME", &self.company.home);
+        command.env("RABBITMQ_NODENAME", self.node());
         command.env("RABBITMQ_NODE_PORT", port.to_string());
         command.env("RABBITMQ_DIST_PORT", (port + 1).to_string());
-        command.env("ERL_EPMD_PORT", (port + 2).to_string());
+        command.env("ERL_EPMD_PORT", self.company.epmd_port.to_string());
     }
 }
 
 impl Drop for Rabbit {
     fn drop(&mut self) {
         self.crash();
-        let mut epmd = self.epmd.lock().unwrap();
-        epmd.kill().unwrap();
-        epmd.wait().unwrap();
     }
+}
+
+/// The URL of a broker of ours at this port of 127.0.0.1: its own, or that of a wire to it.
+pub(crate) fn url_at(port: u16) -> Secret {
+    Secret::new(format!("amqp://guest:guest@127.0.0.1:{port}/%2f?heartbeat=5"))
 }
 
 /// A command that the kernel kills when the thread that starts it ends; [`spawn`] sees to it that this is the process's end.
@@ -242,15 +334,15 @@ pub(super) fn root() -> &'static Path {
     root
 }
 
-/// Three free ports in a row: AMQP, distribution, epmd.
+/// Three free ports in a row: AMQP, distribution, epmd. They are below those that the system gives to whoever asks for any, or
+/// somebody's connection would sit on one of them while its broker is being restarted.
 fn free_ports() -> u16 {
     // Ports that were given out, so that two brokers that start at once do not get the same.
     static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
     let mut given = GIVEN.lock().unwrap();
     loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        let free = port < 65_000 && (1..=2).all(|step| TcpListener::bind(("127.0.0.1", port + step)).is_ok());
+        let port = fastrand::u16(10_000..32_000);
+        let free = (0..=2).all(|step| TcpListener::bind(("127.0.0.1", port + step)).is_ok());
         if free && given.iter().all(|other| other.abs_diff(port) > 2) {
             given.push(port);
             return port;

@@ -143,7 +143,13 @@ impl Scene {
 
 /// Where a channel finds its endpoint.
 pub(crate) fn door(platform: Platform, stand_in: &StandIn) -> String {
-    let (url, base) = (stand_in.url(), stand_in.base_url());
+    door_at(platform, stand_in.port())
+}
+
+/// The same where something stands before the endpoint, at this port.
+pub(crate) fn door_at(platform: Platform, port: u16) -> String {
+    let base = format!("http://127.0.0.1:{port}");
+    let url = format!("{base}{}", platform.path());
     let mut text = String::new();
     match platform {
         Platform::Slack | Platform::Discord | Platform::Teams => {

@@ -8,7 +8,7 @@ use std::{
     io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -181,6 +181,13 @@ impl WorkerProcess {
         let mut running = self.running.take().expect("it runs");
         let status = eventually("the worker stops", limit, async || running.child.try_wait().unwrap()).await;
         status.code().unwrap_or_else(|| panic!("ended by a signal: {status}"))
+    }
+
+    /// Its status, if it has ended although nobody asked it to. It may be started again then.
+    pub(crate) fn ended_by_itself(&mut self) -> Option<ExitStatus> {
+        let status = self.running.as_mut()?.child.try_wait().unwrap()?;
+        self.running = None;
+        Some(status)
     }
 
     fn doors(&self) -> (SocketAddr, SocketAddr) {

@@ -1,6 +1,6 @@
 //! A full disk under the dead-letter store: letters wait on the broker, the probes say so, and nothing is lost.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use interven_alerts::{
@@ -13,45 +13,10 @@ use crate::support::{
     firewall::Publisher,
     rabbit::Rabbit,
     scene::{FAST, PATIENT, Scene, on},
+    tmpfs::Tmpfs,
     unique_name,
     worker::{PATIENCE, WorkerProcess},
 };
-
-/// A small file system of its own; `None`, loudly, where mounting is not permitted.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    fn mount(megabytes: u32) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir.path()).status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(dir));
-        }
-        eprintln!("SKIPPED: this test needs to mount a tmpfs (run it as root)");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn fill(&self) {
-        let chunk = vec![0_u8; 64 * 1024];
-        let mut file = fs::File::create(self.path().join("filler")).unwrap();
-        while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.path().join("filler")).unwrap();
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(self.0.path()).status().map(drop).unwrap_or_default();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_full_disk_dead_letters_wait_on_the_broker_and_come_into_the_store_when_there_is_room() {
