@@ -16,6 +16,7 @@
 //! - [`channels`]: how to say it and what replies mean, one file per kind. [`formats`]: decisions for machines.
 //! - [`settle`]: what "done" means. [`dead_letters`]: what could not be delivered, on disk, and how it is replayed.
 //! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
+//! - [`channel_log`]: what operators decided about channels, for the whole pool.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
 //! - [`stand_ins`]: local endpoints that answer as the real ones do, for the demo and the tests.
@@ -32,6 +33,7 @@
 pub mod app;
 pub mod broker;
 pub mod canary;
+pub mod channel_log;
 pub mod channels;
 pub mod cli;
 pub mod config;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Exit, Failure, Global, Shell, channels, config_file, table};
 use crate::{
-    config::{BrokerPlan, Faulty, LoadError, Plan, Sound},
+    config::{BrokerPlan, Faulty, LoadError, Plan, Sound, View},
     settings::{Fault, units::show_duration},
 };
 
@@ -35,7 +35,7 @@ struct Report<'a> {
     ok: bool,
     faults: &'a [Fault],
     warnings: &'a [Fault],
-    channels: Vec<channels::View>,
+    channels: Vec<View>,
 }
 
 /// Runs the command.
@@ -66,7 +66,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     }
 }
 
-fn summary(path: &Path, plan: &Plan, channels: &[channels::View]) -> String {
+fn summary(path: &Path, plan: &Plan, channels: &[View]) -> String {
     let row = |name: &str, value: String| vec![format!("  {name}"), value];
     let kept = |keep: &Option<_>| {
         keep.map_or_else(|| "no decisions kept".into(), |keep| format!("decisions kept {}", show_duration(keep)))

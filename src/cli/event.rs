@@ -1,14 +1,12 @@
 //! Decisions that commands work on: read from a file, or made up as a sample.
 
-use std::{io::Read as _, path::Path, sync::Arc};
+use std::{io::Read as _, path::Path};
 
 use bytes::Bytes;
 
 use super::{Failure, Shell};
-use crate::{
-    config::ChannelPlan,
-    model::{Decision, DecisionKind, Delivery, Timestamp, decision::DECISION_BYTES_MAX},
-};
+pub use crate::config::sample;
+use crate::model::{Decision, decision::DECISION_BYTES_MAX};
 
 /// Reads one decision from `path`, or from standard input for `-`.
 pub fn read(path: &Path, shell: &mut Shell<'_>) -> Result<Decision, Failure> {
@@ -31,27 +29,4 @@ pub fn read(path: &Path, shell: &mut Shell<'_>) -> Result<Decision, Failure> {
         );
         Failure { causes: vec![error.to_string()], ..failure }
     })
-}
-
-/// A delivery of a decision that is clearly a test, of a sort that the channel wants, and that asks nobody for an approval.
-#[expect(clippy::missing_panics_doc, reason = "it never does: every field is in its range, which a test shows")]
-pub fn sample(channel: &ChannelPlan, now: Timestamp) -> Delivery {
-    let wanted = channel.filter.events.iter().find(|kind| *kind != DecisionKind::RequireApproval);
-    let id = uuid::Uuid::new_v4();
-    let decision = serde_json::json!({
-        "id": format!("test-{id}"),
-        "time": now,
-        "decision": wanted.unwrap_or(DecisionKind::Incident).as_str(),
-        "severity": channel.filter.min_severity.as_str(),
-        "risk": 0.0,
-        "title": format!("TEST of channel {}: nothing happened, no action is needed", channel.id),
-        "agent": {"id": "interven-alerts", "name": "interven-alerts channels test"},
-        "tool": "interven-alerts",
-        "operation": "channels_test",
-        "reasons": ["TEST"],
-        "test": true,
-    });
-    let decision =
-        Decision::decode(Bytes::from(decision.to_string())).expect("the sample has every field in its range");
-    Delivery::new(Arc::new(decision), channel.id.clone(), now)
 }

@@ -25,6 +25,7 @@ pub mod logging;
 pub mod publish;
 pub mod render;
 pub mod run;
+pub mod server;
 pub mod shell;
 pub mod table;
 pub mod token;
@@ -106,7 +107,7 @@ pub enum Command {
     Explain(explain::Args),
     /// Print the exact body that a channel would get
     Render(render::Args),
-    /// Look at the channels
+    /// Look at the channels, test, pause and resume them
     Channels(channels::Args),
     /// Make a token for the API
     Token(token::Args),

@@ -15,9 +15,11 @@
 //! Start with [`parse`]; `channel.rs` is the largest section.
 
 mod channel;
+mod glimpse;
 mod plan;
 mod rate;
 mod sections;
+mod view;
 
 use std::{collections::BTreeMap, io::Read as _, path::Path};
 
@@ -26,9 +28,11 @@ use crate::{
     model::ChannelId,
     settings::{self, Fault, Outside, Settings},
 };
+pub use glimpse::Glimpse;
 pub use plan::{AccessPlan, AccessToken, BrokerPlan, ChannelPlan, DigestPlan, HttpPlan, Plan};
 pub use rate::show_pace;
 pub use sections::is_token_name;
+pub use view::{View, sample, view};
 
 /// The largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

@@ -40,8 +40,13 @@ pub struct Plan {
 impl Plan {
     /// Removes every secret of this configuration from text.
     pub fn scrubber(&self) -> Scrubber {
+        Scrubber::new(self.secrets())
+    }
+
+    /// Every secret of this configuration.
+    pub fn secrets(&self) -> impl Iterator<Item = Secret> {
         let of_channels = self.channels.iter().flat_map(|channel| channel.channel.secrets());
-        Scrubber::new(self.secrets.iter().cloned().chain(of_channels))
+        self.secrets.iter().cloned().chain(of_channels)
     }
 
     /// The channel with this id.

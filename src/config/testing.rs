@@ -64,3 +64,9 @@ impl Channel for Mouth {
         self.token.iter().cloned().chain([self.endpoint.secret()]).collect()
     }
 }
+
+/// The plan that `text` holds, with the real kinds.
+pub(crate) fn plan(text: &str) -> super::Plan {
+    let outside = crate::settings::Outside::nothing();
+    super::parse(text, &outside, crate::channels::KINDS).expect("the test's configuration is sound").plan
+}

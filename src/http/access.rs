@@ -1,9 +1,11 @@
 //! Who calls: a bearer token, known by its hash alone.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use super::errors::ApiError;
+use super::{Inside, errors::ApiError};
 use crate::model::Role;
 
 /// The caller's name and role.
@@ -13,9 +15,27 @@ pub(super) struct Caller {
     pub(super) role: Role,
 }
 
+/// Who may call: name, role and SHA-256 of each token.
+pub type Tokens = Arc<[(String, Role, [u8; 32])]>;
+
+/// Finds out who calls, and turns away who may not.
+pub(super) fn admit(headers: &HeaderMap, inside: &Inside, roles: &[Role], may_not: &str) -> Result<Caller, ApiError> {
+    let tokens = Tokens::clone(&inside.tokens.borrow());
+    let caller = caller(headers, &tokens)?;
+    if roles.contains(&caller.role) {
+        return Ok(caller);
+    }
+    Err(ApiError {
+        status: StatusCode::FORBIDDEN,
+        code: "forbidden",
+        message: format!("`{}` has the role `{}` and may not {may_not}", caller.name, caller.role),
+        hint: "use a token with another role; the README says what each may do",
+    })
+}
+
 /// Finds out who calls. Every known hash is compared, each in constant time, so that neither the position of a token nor a
 /// matching beginning can be measured.
-pub(super) fn caller(headers: &HeaderMap, tokens: &[(String, Role, [u8; 32])]) -> Result<Caller, ApiError> {
+fn caller(headers: &HeaderMap, tokens: &[(String, Role, [u8; 32])]) -> Result<Caller, ApiError> {
     let unauthorised = |message: &str, hint| ApiError {
         status: StatusCode::UNAUTHORIZED,
         code: "unauthorised",

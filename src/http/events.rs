@@ -14,7 +14,7 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 use tracing::{info, warn};
 
-use super::{Inside, access::caller, errors::ApiError};
+use super::{Inside, access::admit, errors::ApiError};
 use crate::{
     broker::{Destination, Message, PublishError},
     model::{Decision, Role},
@@ -40,15 +40,7 @@ async fn take_in(State(inside): State<Inside>, request: Request) -> Response {
 
 async fn publish(inside: &Inside, headers: &HeaderMap, body: Body) -> Result<usize, ApiError> {
     // Before the body is read: a stranger must not make us hold megabytes.
-    let caller = caller(headers, &inside.tokens)?;
-    if caller.role != Role::Publisher {
-        return Err(ApiError {
-            status: StatusCode::FORBIDDEN,
-            code: "forbidden",
-            message: format!("`{}` may not publish events", caller.name),
-            hint: "use a token with the role `publisher`",
-        });
-    }
+    let caller = admit(headers, inside, &[Role::Publisher], "publish events")?;
     let too_large = || ApiError {
         status: StatusCode::PAYLOAD_TOO_LARGE,
         code: "too_large",

@@ -1,12 +1,16 @@
-//! The HTTP side: events in, metrics and probes out. Two listeners, so that what a scraper may reach is not what the world may.
+//! The HTTP side: events in, channels shown and paused, metrics and probes out. Two listeners, so that what a scraper may reach is not what the world may.
 //!
 //! Every body, header and wait has a bound. Handlers are thin: they check who calls, read plain values, and call a room.
 //!
-//! Start with [`open`]; `events.rs` is the one route that changes anything.
+//! What a reload may change (who may call, which channels there are) is looked at anew for every request.
+//!
+//! Start with [`open`]; `events.rs` and `channels.rs` are the routes that change anything.
 
 mod access;
+mod channels;
 mod errors;
 mod events;
+mod guests;
 mod probes;
 #[cfg(test)]
 mod tests;
@@ -19,11 +23,18 @@ use axum::{
     middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use crate::{broker::Broker, dead_letters::Store, model::Role, telemetry::Metrics};
+pub use self::{access::Tokens, channels::Shown};
+use crate::{
+    broker::Broker,
+    channel_log::{ChannelLog, Standing},
+    dead_letters::Store,
+    model::Clock,
+    telemetry::Metrics,
+};
 
 /// How long a stop waits for requests under way.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -44,8 +55,16 @@ pub struct Inside {
     pub draining: CancellationToken,
     /// Cancelled when it has stopped: until then metrics and probes answer.
     pub closing: CancellationToken,
-    /// Name, role and SHA-256 of each token.
-    pub tokens: Vec<(String, Role, [u8; 32])>,
+    /// Who may call.
+    pub tokens: watch::Receiver<Tokens>,
+    /// The channels, in the order of the configuration.
+    pub channels: watch::Receiver<Arc<[Shown]>>,
+    /// What operators decided about them, as far as this worker has heard and done it.
+    pub standing: watch::Receiver<Arc<Standing>>,
+    /// Where what operators decide is written down for the whole pool.
+    pub log: ChannelLog,
+    /// The time.
+    pub clock: Clock,
 }
 
 /// Where the two listeners really listen.
@@ -72,7 +91,8 @@ pub async fn open(
     };
     info!(api = %doors.api, metrics = %doors.metrics, "listening");
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
-    serve(api_listener, bounded(events::routes(inside.clone())), draining, tracker);
+    let api = events::routes(inside.clone()).merge(channels::routes(inside.clone()));
+    serve(api_listener, bounded(api), draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);
     Ok(doors)
 }
@@ -93,7 +113,8 @@ async fn in_time(request: Request, next: Next) -> Response {
 fn serve(listener: TcpListener, routes: Router, until: CancellationToken, tracker: &TaskTracker) {
     tracker.spawn(async move {
         let stop = until.clone();
-        let server = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await });
+        let server = axum::serve(guests::Places::new(listener), routes)
+            .with_graceful_shutdown(async move { stop.cancelled().await });
         let overdue = async {
             until.cancelled().await;
             tokio::time::sleep(DRAIN_MAX).await;

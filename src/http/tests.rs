@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
-    model::Clock,
+    model::{Clock, Role},
 };
 
 struct House {
@@ -18,6 +18,7 @@ struct House {
     draining: CancellationToken,
     closing: CancellationToken,
     tracker: TaskTracker,
+    tokens: watch::Sender<Tokens>,
     _dir: tempfile::TempDir,
 }
 
@@ -27,19 +28,28 @@ impl House {
         let tracker = TaskTracker::new();
         let settings = EmbeddedSettings { dir: dir.path().join("broker"), keep_decisions: None, lanes: Vec::new() };
         let broker = Embedded::open(settings, Clock::System, &TaskTracker::new()).await.unwrap();
+        let broker = Arc::new(broker) as Arc<dyn Broker>;
         let (store, _) = Store::open(&dir.path().join("letters"), StoreOptions::default()).unwrap();
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+        let token = |name: &str, role| (name.to_owned(), role, Sha256::digest(name.as_bytes()).into());
+        let right = (String::from("firewall"), Role::Publisher, Sha256::digest(b"right").into());
+        let tokens =
+            watch::Sender::new(Tokens::from([right, token("auditor", Role::Auditor), token("analyst", Role::Analyst)]));
         let inside = Inside {
             metrics: Metrics::new(),
             store,
-            broker: Arc::new(broker),
+            broker: Arc::clone(&broker),
             draining: draining.clone(),
             closing: closing.clone(),
-            tokens: vec![(String::from("firewall"), Role::Publisher, Sha256::digest(b"right").into())],
+            tokens: tokens.subscribe(),
+            channels: watch::Sender::new(Arc::from([])).subscribe(),
+            standing: watch::Sender::default().subscribe(),
+            log: ChannelLog::new(broker),
+            clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let doors = open(any, any, inside, &tracker).await.unwrap();
-        Self { doors, draining, closing, tracker, _dir: dir }
+        Self { doors, draining, closing, tracker, tokens, _dir: dir }
     }
 }
 
@@ -106,4 +116,29 @@ async fn while_the_worker_drains_probes_answer_and_say_so_until_it_has_stopped()
     house.closing.cancel();
     house.tracker.close();
     tokio::time::timeout(Duration::from_secs(5), house.tracker.wait()).await.expect("a listener stayed open");
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_the_contract_says_and_a_revoked_token_may_do_nothing() {
+    let house = House::open().await;
+    let request = |method: &str, path: &str, token: &str| {
+        format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n")
+    };
+    // There is no channel, so whoever may act hears that it is unknown.
+    for (token, look, act) in [("right", 403, 403), ("auditor", 200, 403), ("analyst", 200, 404), ("nobody", 401, 401)]
+    {
+        for (method, path, status) in [
+            ("GET", "/api/channels", look),
+            ("POST", "/api/channels/soc/pause", act),
+            ("POST", "/api/channels/soc/resume", act),
+        ] {
+            let answer = ask(house.doors.api, &request(method, path, token)).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{token} {method} {path}: {answer}");
+        }
+    }
+    let answer = ask(house.doors.api, &request("GET", "/api/channels/s%22o", "auditor")).await;
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains(r#""code":"unknown_channel""#), "{answer}");
+    house.tokens.send_replace(Tokens::from([]));
+    let answer = ask(house.doors.api, &request("GET", "/api/channels", "auditor")).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
 }

@@ -235,9 +235,31 @@ pub fn start(
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> LaneHandle {
+    start_in(LaneState::Flowing, plan, tools, metrics, tracker, stop)
+}
+
+/// The same for a channel that an operator has paused: nothing is sent and the queue is not touched until [`LaneHandle::resume`].
+pub fn start_stopped(
+    plan: LanePlan,
+    tools: LaneTools,
+    metrics: ChannelMetrics,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> LaneHandle {
+    start_in(LaneState::Stopped, plan, tools, metrics, tracker, stop)
+}
+
+fn start_in(
+    first: LaneState,
+    plan: LanePlan,
+    tools: LaneTools,
+    metrics: ChannelMetrics,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> LaneHandle {
     let (sender, inbox) = mpsc::channel(plan.memory.max(1));
     let open = Arc::new(AtomicBool::new(false));
-    let (announce, state) = watch::channel(LaneState::Flowing);
+    let (announce, state) = watch::channel(first.clone());
     let (orders, ordered) = Orders::new();
     let handle = LaneHandle {
         id: plan.id.clone(),
@@ -248,7 +270,7 @@ pub fn start(
         settler: tools.settler.clone(),
         metrics: metrics.clone(),
     };
-    let lane = task::Lane::new(plan, tools, metrics, task::Doors { inbox, orders: ordered, open, announce });
+    let lane = task::Lane::new(first, plan, tools, metrics, task::Doors { inbox, orders: ordered, open, announce });
     tracker.spawn(lane.run(stop));
     handle
 }

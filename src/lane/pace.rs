@@ -27,9 +27,10 @@ pub struct Pace {
 const TOOK_MAX: usize = 16;
 const TOOK_MIN: usize = 4;
 
-/// What the shortest way may differ from the next one: clocks and schedulers are not exact to the millisecond. Where a reply takes
-/// no longer than this, the next request is a whole interval behind the reply, and so behind whatever the endpoint saw.
-const GRAIN: Duration = Duration::from_millis(20);
+/// What the shortest way may differ from the next one, as a part of the interval: clocks and schedulers are not exact to the
+/// millisecond. A fiftieth is 20 ms at one a second: where a reply takes no longer, the next request is a whole interval behind the
+/// reply, and so behind whatever the endpoint saw. It costs no more than the reply took, and at most two per cent of the rate.
+const GRAINS: u32 = 50;
 
 #[derive(Debug)]
 struct Bucket {
@@ -127,9 +128,9 @@ impl Pace {
         }
         self.took.push_back(took);
         let shortest = self.took.iter().min().copied().filter(|_| self.took.len() >= TOOK_MIN).unwrap_or_default();
-        let late = took.saturating_sub(shortest) + GRAIN;
+        let late = took.saturating_sub(shortest);
         for bucket in &mut self.buckets {
-            bucket.late(now, late);
+            bucket.late(now, late + bucket.interval / GRAINS);
         }
     }
 

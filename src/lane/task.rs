@@ -138,12 +138,23 @@ struct Sent {
 type Sends = FuturesUnordered<BoxFuture<'static, Sent>>;
 
 impl Lane {
-    pub(super) fn new(plan: LanePlan, tools: LaneTools, metrics: ChannelMetrics, doors: Doors) -> Self {
+    pub(super) fn new(
+        first: LaneState,
+        plan: LanePlan,
+        tools: LaneTools,
+        metrics: ChannelMetrics,
+        doors: Doors,
+    ) -> Self {
         let Doors { inbox, orders, open, announce } = doors;
         let pace = Pace::new(&plan.pace);
         let batching = plan.channel.batcher().map(crate::channels::Batcher::limits).filter(|limits| limits.events > 1);
         let window = window(&plan, batching);
-        let arrivals = tools.broker.consume(Queue::Lane(plan.id.clone()), window);
+        let arrivals = match first {
+            LaneState::Stopped => Arrivals::nothing(),
+            LaneState::Flowing | LaneState::Paused { .. } | LaneState::Probing { .. } | LaneState::Held { .. } => {
+                tools.broker.consume(Queue::Lane(plan.id.clone()), window)
+            }
+        };
         let now = Instant::now();
         let mut lane = Self {
             plan,
@@ -175,7 +186,7 @@ impl Lane {
             idle_since: None,
             waiting_since: now,
         };
-        lane.enter(LaneState::Flowing);
+        lane.enter(first);
         lane
     }
 

@@ -4,7 +4,10 @@
 //! known secret from text that comes from outside (an endpoint may echo a token back at us) before it reaches a log line, an
 //! error or a dead letter.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use zeroize::Zeroizing;
 
@@ -50,11 +53,11 @@ impl PartialEq for Secret {
 
 impl Eq for Secret {}
 
-/// Removes known secrets from text. Cheap to clone.
+/// Removes known secrets from text. Cheap to clone; what one clone learns, all know.
 #[derive(Clone, Default)]
 pub struct Scrubber {
     /// Longest first, so that a secret that contains another one goes as a whole.
-    secrets: Arc<Vec<Secret>>,
+    secrets: Arc<RwLock<Arc<Vec<Secret>>>>,
 }
 
 impl Scrubber {
@@ -67,7 +70,14 @@ impl Scrubber {
 
     /// A scrubber that knows `secrets`. Of a URL it also removes the path with its query alone: errors and replies quote it so.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
-        let mut known: Vec<Secret> = Vec::new();
+        let scrubber = Self::default();
+        scrubber.learn(secrets);
+        scrubber
+    }
+
+    /// Learns more secrets, and forgets none: an endpoint may quote yesterday's token today.
+    pub fn learn(&self, secrets: impl IntoIterator<Item = Secret>) {
+        let mut known = self.known().to_vec();
         for secret in secrets {
             if let Ok(url) = url::Url::parse(secret.expose())
                 && url.has_host()
@@ -87,7 +97,11 @@ impl Scrubber {
         known.retain(|secret| secret.expose().chars().count() >= Self::CHARS_MIN);
         known.sort_by(|a, b| b.expose().len().cmp(&a.expose().len()).then_with(|| a.expose().cmp(b.expose())));
         known.dedup();
-        Self { secrets: Arc::new(known) }
+        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+    }
+
+    fn known(&self) -> Arc<Vec<Secret>> {
+        Arc::clone(&self.secrets.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// So much of a secret at the end of a text is a secret that was cut off; less may be a prefix that everybody knows (`whsec_`).
@@ -97,12 +111,13 @@ impl Scrubber {
     /// before they come here.
     pub fn scrub(&self, text: &str) -> String {
         let mut clean = text.to_owned();
-        for secret in self.secrets.iter() {
+        let secrets = self.known();
+        for secret in secrets.iter() {
             if clean.contains(secret.expose()) {
                 clean = clean.replace(secret.expose(), "[secret]");
             }
         }
-        if let Some(cut) = self.secrets.iter().filter_map(|secret| cut_off(&clean, secret.expose())).min() {
+        if let Some(cut) = secrets.iter().filter_map(|secret| cut_off(&clean, secret.expose())).min() {
             clean.truncate(cut);
             clean.push_str("[secret]");
         }
@@ -126,7 +141,7 @@ fn cut_off(text: &str, secret: &str) -> Option<usize> {
 
 impl fmt::Debug for Scrubber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Scrubber({} secrets)", self.secrets.len())
+        write!(f, "Scrubber({} secrets)", self.known().len())
     }
 }
 
@@ -157,6 +172,14 @@ mod tests {
         ]);
         let clean = scrubber.scrub("POST /bot12345:TOKEN/sendMessage failed, token 12345:TOKEN, abc");
         assert_eq!(clean, "POST [secret] failed, token [secret], abc");
+    }
+
+    #[test]
+    fn what_one_scrubber_learns_its_clones_know_too_and_none_forgets() {
+        let scrubber = Scrubber::new([Secret::new("old-token")]);
+        let clone = scrubber.clone();
+        scrubber.learn([Secret::new("new-token")]);
+        assert_eq!(clone.scrub("old-token and new-token"), "[secret] and [secret]");
     }
 
     #[test]

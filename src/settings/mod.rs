@@ -17,6 +17,7 @@
 
 mod expand;
 mod fault;
+mod files;
 mod reading;
 mod tables;
 pub mod units;
@@ -31,6 +32,7 @@ use toml::{
 
 use fault::Show;
 pub use fault::{Fault, printable};
+pub use files::files_named;
 use reading::Notes;
 pub use reading::{Outside, Reading, read};
 

@@ -40,6 +40,10 @@ impl<'a> Outside<'a> {
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.env)(name)
     }
+
+    pub(super) fn directory(&self) -> &'a Path {
+        self.directory
+    }
 }
 
 impl std::fmt::Debug for Outside<'_> {
@@ -149,7 +153,7 @@ impl<'a> Notes<'a> {
 
 /// The content of a file without one trailing newline, or what is wrong with it. Bounded, so that a device or a wrong path
 /// cannot fill the memory.
-fn content(path: &Path) -> Result<Secret, String> {
+pub(super) fn content(path: &Path) -> Result<Secret, String> {
     let cannot = |error: &std::io::Error| format!("cannot read the file `{}`: {error}", path.display());
     let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
     let mut text = String::new();

@@ -373,6 +373,23 @@ impl Metrics {
         deaths
     }
 
+    /// Takes the gauges of a removed channel away, because nothing sets them any more. Its counters stay, as counters must.
+    pub fn remove_gauges(&self, id: &ChannelId) {
+        // An error says that the series is not there, which is what is wanted.
+        for place in WAITING_PLACES {
+            drop(self.waiting.remove_label_values(&[id.as_str(), place]));
+        }
+        for state in LANE_STATES {
+            drop(self.lane_state.remove_label_values(&[id.as_str(), state]));
+        }
+    }
+
+    /// The stake of a delivery whose channel is not configured: it may only die.
+    pub fn stake_of_removed(&self, id: &ChannelId) -> Stake {
+        let labels = [id.as_str(), Ending::Dead.as_str()];
+        Stake { dead: self.deliveries.with_label_values(&labels), _in_memory: None }
+    }
+
     /// Shows what the dead-letter store holds and whether it can be written.
     pub fn show_store(&self, counts: &BTreeMap<(DeathReason, Option<ChannelId>), u64>, writable: bool) {
         for ((reason, channel), count) in counts {
@@ -402,6 +419,22 @@ impl Default for Metrics {
 mod tests {
     use super::Metrics;
     use crate::model::DeathReason;
+
+    #[test]
+    fn a_removed_channel_shows_no_gauges_and_keeps_its_counters() {
+        let metrics = Metrics::new();
+        let id = "soc".parse().unwrap();
+        metrics.channel(&id).matched.inc();
+        metrics.remove_gauges(&id);
+        metrics.stake_of_removed(&id).died();
+        let text = metrics.encode();
+        assert!(!text.contains("lane_state{channel=\"soc\"") && !text.contains("deliveries_waiting{channel=\"soc\""));
+        for series in
+            ["deliveries_matched_total{channel=\"soc\"} 1", "deliveries_total{channel=\"soc\",ending=\"dead\"} 1"]
+        {
+            assert!(text.contains(series), "{series} is missing in\n{text}");
+        }
+    }
 
     #[test]
     fn every_series_of_the_contract_is_there_at_zero_from_the_start() {

@@ -23,7 +23,8 @@ const DOWNHILL: &[(&str, &[&str])] = &[
     ("intake", &["broker", "dead_letters", "lane", "model", "route", "settle", "telemetry"]),
     ("notices", &["broker", "intake", "lane", "model", "telemetry"]),
     ("canary", &["broker", "intake", "model"]),
-    ("http", &["broker", "dead_letters", "model", "telemetry"]),
+    ("channel_log", &["broker", "model"]),
+    ("http", &["broker", "channel_log", "dead_letters", "lane", "model", "telemetry"]),
     ("config", &["channels", "model", "settings"]),
     ("stand_ins", &["model"]),
     (
@@ -31,6 +32,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
         &[
             "broker",
             "canary",
+            "channel_log",
             "channels",
             "config",
             "dead_letters",
@@ -67,7 +69,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
 /// Where each outside crate that shapes the program may be named.
 const CRATES: &[(&str, &[&str])] = &[
     ("lapin", &["src/broker/rabbitmq"]),
-    ("reqwest", &["src/lane/post.rs"]),
+    ("reqwest", &["src/lane/post.rs", "src/cli/server.rs"]),
     ("sled", &["src/broker/embedded", "src/dead_letters"]),
     ("backoff", &["src/lane/backoff.rs"]),
     ("prometheus", &["src/telemetry"]),

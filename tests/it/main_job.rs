@@ -420,8 +420,8 @@ async fn a_limit_is_held_and_used_and_a_wish_to_rest_is_granted() {
     let took = began.elapsed();
     let counters = told[0].stand_in.counters();
     assert_eq!(counters.violations, 0, "{counters:?}");
-    // 45 at 9 a second, the first at once: 4.9 s at best.
-    assert!(took < Duration::from_millis(5_900), "{took:?}");
+    // 45 at 9 a second, the first at once, are 4.9 s at best; how near a pool comes to that is measured in `pool`.
+    assert!(took < Duration::from_secs(9), "{took:?}");
     assert_eq!(told[1].stand_in.counters().impatient, 0);
     let by_channel: HashMap<&str, f64> = HashMap::from([
         ("strict", worker.metric(&["attempts_total", "strict", "throttled"]).await),

@@ -5,6 +5,8 @@
 mod disk;
 mod embedded;
 mod looking_in;
+mod pausing;
+mod reload;
 mod replies;
 mod secrets;
 mod silent_queue;

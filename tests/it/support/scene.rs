@@ -31,6 +31,13 @@ pub(crate) const PUBLISHER_TOKEN: &str = "ia_Tq7mWz3xRk9vNc5bLp2d";
 pub(crate) const PUBLISHER: &str = "[[access.token]]\nname = \"firewall\"\nrole = \"publisher\"\n\
      sha256 = \"3ae99ae9ea424d1c9cc8dda2c9af6018758b7cab5a61386395630f93ff6afd8b\"\n";
 
+/// The lines that let somebody in with this role, whose token is `token-of-ROLE`.
+pub(crate) fn token_of(role: &str) -> String {
+    use sha2::Digest as _;
+    let hash = interven_alerts::model::hex(&sha2::Sha256::digest(format!("token-of-{role}")));
+    format!("[[access.token]]\nname = \"the-{role}\"\nrole = \"{role}\"\nsha256 = \"{hash}\"\n")
+}
+
 /// One endpoint and its channel.
 pub(crate) struct Actor {
     pub(crate) id: &'static str,

@@ -74,14 +74,35 @@ impl WorkerProcess {
         let dir = root().join(unique_name("worker"));
         fs::create_dir_all(&dir).unwrap();
         let data = data_dir.map_or_else(|| dir.join("data"), Path::to_owned);
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+        let worker = Self { dir, data, flags: Vec::new(), running: None, starts: 0, client };
+        worker.reconfigure(config);
+        worker
+    }
+
+    /// Puts another configuration in the place of its file, as an operator does it: written beside it, then renamed.
+    pub(crate) fn reconfigure(&self, config: &str) {
         let text = format!(
             "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
              public_url = \"https://alerts.example.com\"\nconsole_url = \"https://console.example.com\"\n{config}",
-            data.display()
+            self.data.display()
         );
-        fs::write(dir.join("interven-alerts.toml"), text).unwrap();
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { dir, data, flags: Vec::new(), running: None, starts: 0, client }
+        let beside = self.dir.join("interven-alerts.toml.new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(beside, self.config()).unwrap();
+    }
+
+    /// Asks it to read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        signal(&self.running.as_ref().expect("it runs").child, Signal::SIGHUP);
+    }
+
+    /// Asks its API with a token; status and answer.
+    pub(crate) async fn api(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, serde_json::Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = self.client.request(method, format!("{}{path}", self.server())).bearer_auth(token);
+        let reply = request.body(body.to_owned()).send().await.expect("the API answers");
+        (reply.status().as_u16(), serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap_or_default())
     }
 
     /// More flags for `run`.
@@ -312,6 +333,11 @@ impl Metrics {
         let wanted = self.series.iter().filter(|(series, _)| of(series));
         let wanted = wanted.filter(|(series, _)| labels.iter().all(|label| series.contains(label)));
         wanted.map(|(series, value)| value.parse::<u64>().unwrap_or_else(|_| panic!("{series} is {value}"))).sum()
+    }
+
+    /// Whether there is a series of this name with this label.
+    pub(crate) fn shows(&self, name: &str, label: &str) -> bool {
+        self.series.keys().any(|series| series.split('{').next() == Some(name) && series.contains(label))
     }
 
     /// Whether there is a series of this name.

@@ -36,6 +36,19 @@ async fn a_lane_queue_that_does_not_answer_delays_its_own_channel_and_no_other()
     let expected = Scene::expected(&worker.config(), &decisions);
     let fine: Vec<_> = expected.iter().filter(|(id, _)| id.as_str() == "fine").cloned().collect();
     worker.start_ready().await;
+    // RabbitMQ closes the connection of whoever begins to consume a queue without a leader, so both must be consumed by now.
+    eventually("the lanes have started", PATIENCE, async || {
+        (worker.metrics().await.sum("lane_state", &["state=\"flowing\""]) == 2).then_some(())
+    })
+    .await;
+    eventually("both lanes are consumed", PATIENCE, async || {
+        let listed = rabbit.ctl(&["list_queues", "name", "consumers", "--silent"]).await;
+        let consumed = |id: &str| {
+            listed.lines().any(|line| line.split_whitespace().eq([&*format!("{prefix}.alerts.lane.{id}"), "1"]))
+        };
+        (consumed("silent") && consumed("fine")).then_some(())
+    })
+    .await;
     let queue = format!("{prefix}.alerts.lane.silent");
     replica(rabbit, "stop_server", &queue).await;
     Publisher::new(rabbit.url(), &prefix).publish_surely(&decisions, PATIENCE).await;

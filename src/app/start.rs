@@ -1,0 +1,248 @@
+//! Starting: every room is built here, from its own parameters.
+
+use std::{
+    num::NonZeroU16,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use super::{
+    BROKER_DIR, DEAD_LETTERS_DIR, StartError, Worker,
+    orphans::{Registrar, Undertaker},
+    steward::{Boards, Steward, Tasks},
+    watching::{watch_depths, watch_health},
+};
+use crate::{
+    broker::{
+        Broker, BrokerError,
+        embedded::{Embedded, EmbeddedSettings},
+        rabbitmq::{RabbitMq, RabbitSettings},
+    },
+    canary,
+    channel_log::{ChannelLog, News},
+    config::{BrokerPlan, Plan},
+    dead_letters::{DeadLetterError, Keeper, Store, StoreOptions},
+    http,
+    intake::Intake,
+    lane::{HttpPost, LaneTools, Post},
+    model::{ChannelId, Clock},
+    notices,
+    settle::Settler,
+    telemetry::Metrics,
+};
+
+/// How many reloads may wait for their turn.
+const ASKS_MAX: usize = 4;
+
+/// How many records of the log of the channels are read ahead.
+const NEWS_MAX: usize = 256;
+
+impl Worker {
+    /// Starts a worker as `plan` says.
+    pub async fn start(plan: Plan, clock: Clock) -> Result<Self, StartError> {
+        crate::tls::install();
+        let metrics = Metrics::new();
+        let background = TaskTracker::new();
+        let lanes: Vec<ChannelId> = plan.channels.iter().map(|channel| channel.id.clone()).collect();
+        let store = open_store(&plan, clock, &metrics).await?;
+        let broker = open_broker(&plan, lanes.clone(), clock, &background).await?;
+        let (prefetch, keep_decisions) = intake_terms(&plan.broker);
+        let [stop, give_up, closing] = std::array::from_fn(|_| CancellationToken::new());
+
+        let carrier = TaskTracker::new();
+        let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&broker), clock));
+        let (draining, until) = (Arc::clone(&keeper), stop.clone());
+        background.spawn(async move { draining.drain(until).await });
+        let start_settler = || {
+            Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), clock, &carrier, give_up.clone())
+        };
+        // The log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
+        let (settler, logger) = (start_settler(), start_settler());
+
+        let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)?;
+        let tools = LaneTools {
+            post: Arc::new(post) as Arc<dyn Post>,
+            broker: Arc::clone(&broker),
+            settler: settler.clone(),
+            clock,
+            scrubber: plan.scrubber(),
+        };
+        let boards = Boards::new(lanes);
+        let routing = boards.routing.subscribe();
+        let intake = Intake {
+            router: routing.clone(),
+            settler,
+            logger: keep_decisions.then_some(logger),
+            clock,
+            metrics: metrics.clone(),
+        };
+        let doors = http::Inside {
+            metrics: metrics.clone(),
+            store: store.clone(),
+            broker: Arc::clone(&broker),
+            draining: stop.clone(),
+            closing: closing.clone(),
+            tokens: boards.tokens.subscribe(),
+            channels: boards.shown.subscribe(),
+            standing: boards.standing.subscribe(),
+            log: ChannelLog::new(Arc::clone(&broker)),
+            clock,
+        };
+
+        let news = follow_log(&tools, &boards, &metrics, may_remove_queues(&plan.broker), |task| {
+            // Each ends at once on `stop`, whatever it does: nothing of theirs is worth waiting for.
+            let stop = stop.clone();
+            background.spawn(async move { stop.run_until_cancelled(task).await });
+        });
+        let (whole, opened) = (Arc::new(AtomicUsize::new(1)), boards.opened.subscribe());
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let intake_and_lanes = TaskTracker::new();
+        let (address, scrubber, grace) = (plan.http, tools.scrubber.clone(), plan.shutdown_grace);
+        let channels = plan.channels.len();
+        let tasks = Tasks {
+            intake_and_lanes: intake_and_lanes.clone(),
+            whole: Arc::clone(&whole),
+            background: background.clone(),
+            stop: stop.clone(),
+        };
+        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks);
+        intake_and_lanes.spawn(steward.run(asked, news));
+
+        let terms = notices::Terms::default();
+        background.spawn(notices::watch(routing.clone(), metrics.clone(), clock, terms, stop.clone()));
+        background.spawn(canary::send(routing.clone(), Arc::clone(&broker), clock, stop.clone()));
+        watch_health(Arc::clone(&broker), metrics.clone(), &background, stop.clone());
+        watch_depths(Arc::clone(&broker), routing.clone(), metrics.clone(), &background, stop.clone());
+
+        let mut worker = Self {
+            stop,
+            give_up,
+            closing,
+            intake_and_lanes,
+            carrier,
+            carriers: 1 + usize::from(keep_decisions),
+            background,
+            broker,
+            store,
+            routing,
+            whole,
+            asks,
+            opened,
+            scrubber,
+            metrics,
+            doors: None,
+            grace,
+        };
+        match http::open(address.listen, address.metrics_listen, doors, &worker.background).await {
+            Ok(doors) => worker.doors = Some(doors),
+            Err((address, source)) => {
+                worker.stop().await;
+                return Err(StartError::Listen { address, source });
+            }
+        }
+        // A broker that is there tells at once what operators decided; one that is away is not waited for.
+        if worker.broker.health().borrow().connected {
+            worker.opened().await;
+        }
+        info!(version = env!("CARGO_PKG_VERSION"), channels, "the worker has started");
+        Ok(worker)
+    }
+}
+
+/// Starts what writes down and buries, and follows the log of the channels: what is heard comes out of the receiver.
+fn follow_log(
+    tools: &LaneTools,
+    boards: &Boards,
+    metrics: &Metrics,
+    may_remove: bool,
+    spawn: impl Fn(BoxFuture<'static, ()>),
+) -> mpsc::Receiver<News> {
+    let (log, clock) = (ChannelLog::new(Arc::clone(&tools.broker)), tools.clock);
+    let registrar =
+        Registrar { log: log.clone(), clock, census: boards.census.subscribe(), standing: boards.standing.subscribe() };
+    let undertaker = Undertaker {
+        broker: Arc::clone(&tools.broker),
+        settler: tools.settler.clone(),
+        log: log.clone(),
+        metrics: metrics.clone(),
+        clock,
+        census: Arc::clone(&boards.census),
+        standing: boards.standing.subscribe(),
+        may_remove,
+    };
+    let (heard, news) = mpsc::channel(NEWS_MAX);
+    spawn(Box::pin(registrar.run()));
+    spawn(Box::pin(undertaker.run()));
+    spawn(Box::pin(log.follow(heard)));
+    news
+}
+
+/// How many unsettled decisions a worker holds, and whether decisions are logged.
+fn intake_terms(plan: &BrokerPlan) -> (NonZeroU16, bool) {
+    match plan {
+        BrokerPlan::RabbitMq { prefetch, keep_decisions, .. } | BrokerPlan::Embedded { prefetch, keep_decisions } => {
+            (*prefetch, keep_decisions.is_some())
+        }
+    }
+}
+
+/// Whether queues on the broker are ours to remove: where we may not make them, they are the operator's.
+fn may_remove_queues(plan: &BrokerPlan) -> bool {
+    match plan {
+        BrokerPlan::RabbitMq { declare, .. } => *declare,
+        BrokerPlan::Embedded { .. } => true,
+    }
+}
+
+async fn open_store(plan: &Plan, clock: Clock, metrics: &Metrics) -> Result<Store, StartError> {
+    let dir = plan.data_dir.join(DEAD_LETTERS_DIR);
+    let options = StoreOptions { clock, ..StoreOptions::default() };
+    let opened = tokio::task::spawn_blocking(move || Store::open(&dir, options)).await;
+    let (store, report) = opened.map_err(|_| DeadLetterError::Closed)??;
+    for incident in &report.incidents {
+        metrics.store_damaged.inc();
+        warn!(
+            incident,
+            "the dead-letter store was damaged; what was damaged is kept aside, every intact letter is there"
+        );
+    }
+    if let Some(why) = &report.down {
+        warn!(why, "the dead-letter store cannot be opened yet: letters wait on the broker until it can");
+    }
+    info!(
+        letters = report.letters,
+        replayed = report.replayed,
+        recovered = report.recovered,
+        "the dead-letter store is open"
+    );
+    Ok(store)
+}
+
+pub(super) async fn open_broker(
+    plan: &Plan,
+    lanes: Vec<ChannelId>,
+    clock: Clock,
+    tracker: &TaskTracker,
+) -> Result<Arc<dyn Broker>, BrokerError> {
+    match &plan.broker {
+        BrokerPlan::RabbitMq { urls, prefix, declare, keep_decisions, prefetch: _ } => {
+            let settings = RabbitSettings {
+                urls: urls.clone(),
+                prefix: prefix.clone(),
+                declare: *declare,
+                keep_decisions: *keep_decisions,
+                lanes,
+            };
+            Ok(Arc::new(RabbitMq::connect(settings, tracker)?))
+        }
+        BrokerPlan::Embedded { keep_decisions, prefetch: _ } => {
+            let settings =
+                EmbeddedSettings { dir: plan.data_dir.join(BROKER_DIR), keep_decisions: *keep_decisions, lanes };
+            Ok(Arc::new(Embedded::open(settings, clock, tracker).await?))
+        }
+    }
+}

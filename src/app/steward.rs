@@ -1,0 +1,288 @@
+//! The steward: the one task that starts, renews, stops and retires lanes.
+//!
+//! It hears two voices, and does what they say one after the other: new configurations (`reload.rs`) and what operators decide
+//! about channels, as the log of the channels tells it to every worker of the pool.
+//!
+//! Lanes and intake start when the log has been read, so that a channel that an operator paused sends nothing, not even in the
+//! first moment after a restart. A log that cannot be read [`KNOWN_MAX`] after the broker is there stops nobody: deliveries matter
+//! more than pauses, so the lanes start, loudly, and the pauses are done when the log can be read.
+
+use std::{
+    num::NonZeroU16,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use super::{
+    orphans::Census,
+    reload::{Fixed, ReloadError, Reloaded},
+};
+use crate::{
+    broker::{Health, Queue},
+    channel_log::{Change, News, Standing},
+    channels::Links,
+    config::{self, AccessPlan, ChannelPlan, Plan},
+    http::{Shown, Tokens},
+    intake::{Intake, OwnTerms, Router},
+    lane::{self, LaneHandle, LanePlan, LaneTools},
+    model::{ChannelId, Egress},
+    route::Routes,
+    telemetry::Metrics,
+};
+
+/// How long lanes wait for the log of the channels, from when the broker is there.
+const KNOWN_MAX: Duration = Duration::from_secs(10);
+
+/// How many records are taken in at once.
+const BATCH: usize = 256;
+
+/// A wish for another configuration.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) plan: Box<Plan>,
+    pub(super) done: oneshot::Sender<Result<Reloaded, ReloadError>>,
+}
+
+/// What the steward lets others see. Who looks holds a receiver, and always sees the present.
+pub(super) struct Boards {
+    /// Where decisions go.
+    pub(super) routing: watch::Sender<Arc<Router>>,
+    /// The channels, for the API.
+    pub(super) shown: watch::Sender<Arc<[Shown]>>,
+    /// What operators decided, as far as the lanes were told.
+    pub(super) standing: watch::Sender<Arc<Standing>>,
+    /// Which lanes are ours.
+    pub(super) census: Arc<watch::Sender<Census>>,
+    /// Who may call the API.
+    pub(super) tokens: watch::Sender<Tokens>,
+    /// Whether lanes and intake run.
+    pub(super) opened: watch::Sender<bool>,
+}
+
+impl Boards {
+    /// Boards that show these lanes as ours, and nothing else yet.
+    pub(super) fn new(lanes: Vec<ChannelId>) -> Self {
+        Self {
+            routing: watch::Sender::new(Arc::new(Router::new(Routes::new(Vec::new()), Vec::new()))),
+            shown: watch::Sender::new(Arc::from([])),
+            standing: watch::Sender::default(),
+            census: Arc::new(watch::Sender::new(Census::of(lanes))),
+            tokens: watch::Sender::new(Arc::from([])),
+            opened: watch::Sender::new(false),
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Steward {
+    pub(super) fixed: Fixed,
+    pub(super) prefetch: NonZeroU16,
+    pub(super) tools: LaneTools,
+    pub(super) links: Arc<Links>,
+    pub(super) egress: Egress,
+    pub(super) channels: Vec<ChannelPlan>,
+    /// In the order of the channels; none before the intake runs.
+    pub(super) lanes: Vec<LaneHandle>,
+    /// The intake until it runs.
+    intake: Option<Intake>,
+    standing: Standing,
+    pub(super) boards: Boards,
+    pub(super) metrics: Metrics,
+    pub(super) tasks: Tasks,
+}
+
+/// Where the steward's tasks run, and what ends them.
+pub(super) struct Tasks {
+    /// Intake, lanes and the steward itself.
+    pub(super) intake_and_lanes: TaskTracker,
+    /// How many of them there are while all is well.
+    pub(super) whole: Arc<AtomicUsize>,
+    /// What nobody waits for.
+    pub(super) background: TaskTracker,
+    /// The stop of the worker.
+    pub(super) stop: CancellationToken,
+}
+
+impl Steward {
+    pub(super) fn new(
+        plan: Plan,
+        prefetch: NonZeroU16,
+        tools: LaneTools,
+        intake: Intake,
+        boards: Boards,
+        tasks: Tasks,
+    ) -> Self {
+        let (fixed, metrics) = (Fixed::of(&plan), intake.metrics.clone());
+        let Plan { access, egress, links, channels, .. } = plan;
+        let steward = Self {
+            fixed,
+            prefetch,
+            tools,
+            links: Arc::new(links),
+            egress,
+            channels,
+            lanes: Vec::new(),
+            intake: Some(intake),
+            standing: Standing::default(),
+            boards,
+            metrics,
+            tasks,
+        };
+        for channel in &steward.channels {
+            steward.metrics.channel(&channel.id);
+        }
+        steward.metrics.config_reloaded.set(steward.now());
+        steward.admit(&access);
+        steward.show();
+        steward
+    }
+
+    /// Does what it hears, until the worker stops. The handles of the lanes go with it.
+    pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>, mut news: mpsc::Receiver<News>) {
+        let stop = self.tasks.stop.clone();
+        stop.run_until_cancelled(self.serve(&mut asks, &mut news)).await;
+        self.lanes.clear();
+        self.channels.clear();
+        self.show();
+    }
+
+    async fn serve(&mut self, asks: &mut mpsc::Receiver<Ask>, news: &mut mpsc::Receiver<News>) {
+        let late = late(self.tools.broker.health());
+        tokio::pin!(late);
+        let mut heard = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                count = news.recv_many(&mut heard, BATCH) => {
+                    if count == 0 {
+                        // The follower has died, which it never should: the worker is broken, and `Worker::broken` sees it.
+                        return;
+                    }
+                    self.hear(heard.drain(..)).await;
+                }
+                Some(Ask { plan, done }) = asks.recv() => {
+                    // Whoever asked may have gone; what was done is in the log lines.
+                    drop(done.send(self.reload(*plan).await));
+                }
+                () = &mut late, if !self.is_open() => {
+                    error!("the log of the channels could not be read in time: the lanes start without knowing which channels are paused");
+                    self.open();
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.intake.is_none()
+    }
+
+    async fn hear(&mut self, news: impl Iterator<Item = News>) {
+        for one in news {
+            let changes = match one {
+                News::Whole(whole) => self.standing.catch_up(whole),
+                News::Entry(entry) => self.standing.apply(entry).into_iter().collect(),
+            };
+            if self.is_open() {
+                for change in changes {
+                    self.tell(&change).await;
+                }
+            } else if self.standing.is_known() {
+                self.open();
+            }
+        }
+        // After the lanes were told, so that whoever waits for a record finds it done.
+        self.boards.standing.send_replace(Arc::new(self.standing.clone()));
+    }
+
+    async fn tell(&self, change: &Change) {
+        let (Change::Paused(id) | Change::Resumed(id)) = change;
+        let Some(lane) = self.lanes.iter().find(|lane| lane.id() == id) else { return };
+        match change {
+            Change::Paused(_) => lane.stop_sending().await,
+            Change::Resumed(_) => lane.resume().await,
+        }
+    }
+
+    /// Starts the lanes, then the intake.
+    fn open(&mut self) {
+        let Some(intake) = self.intake.take() else { return };
+        self.lanes = self.channels.iter().map(|channel| self.start_lane(channel)).collect();
+        self.show();
+        let (tasks, broker) = (&self.tasks, &self.tools.broker);
+        let arrivals = broker.consume(Queue::Decisions, self.prefetch);
+        tasks.intake_and_lanes.spawn(intake.run(arrivals, tasks.stop.clone()));
+        self.count();
+        self.boards.opened.send_replace(true);
+        let paused = self.channels.iter().filter(|channel| self.standing.pause(&channel.id).is_some()).count();
+        info!(lanes = self.lanes.len(), paused, "decisions are taken in");
+    }
+
+    pub(super) fn start_lane(&self, channel: &ChannelPlan) -> LaneHandle {
+        let start = if self.standing.pause(&channel.id).is_some() { lane::start_stopped } else { lane::start };
+        let metrics = self.metrics.channel(&channel.id);
+        let (tracker, stop) = (&self.tasks.intake_and_lanes, self.tasks.stop.clone());
+        start(self.lane_plan(channel), self.tools.clone(), metrics, tracker, stop)
+    }
+
+    pub(super) fn lane_plan(&self, channel: &ChannelPlan) -> LanePlan {
+        LanePlan {
+            id: channel.id.clone(),
+            channel: Arc::clone(&channel.channel),
+            chat: channel.kind.chat,
+            pace: channel.pace.clone(),
+            timeout: channel.timeout,
+            concurrency: channel.concurrency,
+            digest: channel.digest.map(|digest| digest.over),
+            retry: channel.retry,
+            links: Arc::clone(&self.links),
+            memory: usize::from(self.prefetch.get()),
+        }
+    }
+
+    /// Puts the present channels and lanes where others look; returns the router that went by the old ones.
+    pub(super) fn show(&self) -> Arc<Router> {
+        let now = self.tools.clock.now();
+        let shown = self.channels.iter().enumerate().map(|(at, channel)| Shown {
+            id: channel.id.clone(),
+            configured: serde_json::to_value(config::view(channel, &self.links, now)).unwrap_or_default(),
+            lane: self.lanes.get(at).cloned(),
+        });
+        self.boards.shown.send_replace(shown.collect());
+        let filters = self.channels.iter().take(self.lanes.len()).map(|channel| channel.filter.clone()).collect();
+        let own = self.channels.iter().take(self.lanes.len());
+        let own = own.map(|channel| OwnTerms { notices: channel.notices, canary: channel.canary }).collect();
+        let router = Router::new(Routes::new(filters), self.lanes.clone()).with_own(own);
+        self.boards.routing.send_replace(Arc::new(router))
+    }
+
+    /// From now on these may call the API, and nobody else.
+    pub(super) fn admit(&self, access: &AccessPlan) {
+        let tokens = access.tokens.iter().map(|token| (token.name.clone(), token.role, token.sha256));
+        self.boards.tokens.send_replace(tokens.collect());
+    }
+
+    /// Tells how many tasks there are while all is well: the lanes, the intake, the steward.
+    pub(super) fn count(&self) {
+        self.tasks.whole.store(self.lanes.len() + 2, Ordering::Release);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double for 285 million years")]
+    pub(super) fn now(&self) -> f64 {
+        self.tools.clock.now().unix_seconds() as f64
+    }
+}
+
+/// Comes [`KNOWN_MAX`] after the broker is there.
+async fn late(mut health: watch::Receiver<Health>) {
+    if health.wait_for(|health| health.connected).await.is_err() {
+        // The broker was closed; the worker stops.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(KNOWN_MAX).await;
+}

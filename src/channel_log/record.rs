@@ -1,0 +1,153 @@
+//! One record of the log: JSON, `{"v":1,"id":...,"at":...,"by":...,"channel":"soc","do":"pause","why":...}`.
+//!
+//! The names are API between versions of workers that share a broker. A reader passes over what it does not know, so that a newer
+//! worker may write more (`put` and `delete` of channels, to come) while older ones still run.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::model::{ChannelId, Timestamp};
+
+/// The version of the layout that this worker writes and reads.
+const VERSION: u32 = 1;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// An operator paused the channel.
+    Pause,
+    /// An operator resumed it.
+    Resume,
+    /// A worker has a lane for it, and so there is a queue on the broker.
+    Lane,
+    /// The queue is gone.
+    LaneRemoved,
+}
+
+impl Deed {
+    const ALL: [Self; 4] = [Self::Pause, Self::Resume, Self::Lane, Self::LaneRemoved];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Lane => "lane",
+            Self::LaneRemoved => "lane_removed",
+        }
+    }
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its own id, by which whoever wrote it knows it again.
+    pub id: Uuid,
+    /// When it was written.
+    pub at: Timestamp,
+    /// Who: the name of a token, or `worker`.
+    pub by: String,
+    /// Which channel.
+    pub channel: ChannelId,
+    /// What was done.
+    pub deed: Deed,
+    /// Why, in the operator's words.
+    pub why: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    v: u32,
+    #[serde(default)]
+    id: Uuid,
+    at: Timestamp,
+    by: String,
+    channel: ChannelId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Named<T> {
+    #[serde(rename = "do")]
+    deed: T,
+    #[serde(flatten)]
+    rest: Wire,
+}
+
+/// Only what decides whether this reader knows the record at all.
+#[derive(Deserialize)]
+struct Kind {
+    v: u32,
+    #[serde(rename = "do")]
+    deed: String,
+    #[serde(default)]
+    id: Uuid,
+}
+
+/// What the record of a mark says that it does: nothing. Whoever wrote it sees by it that it has read all that was there before.
+const MARK: &str = "mark";
+
+/// The record of a mark.
+pub(super) fn mark(id: Uuid) -> Bytes {
+    serde_json::json!({"v": VERSION, "id": id, "do": MARK}).to_string().into()
+}
+
+/// Whether the record is the mark with this id.
+pub(super) fn is_mark(bytes: &[u8], id: Uuid) -> bool {
+    serde_json::from_slice::<Kind>(bytes).is_ok_and(|kind| kind.deed == MARK && kind.id == id)
+}
+
+impl Entry {
+    /// A record of this moment.
+    pub fn new(channel: ChannelId, deed: Deed, by: &str, why: Option<String>, at: Timestamp) -> Self {
+        Self { id: Uuid::now_v7(), at, by: by.to_owned(), channel, deed, why }
+    }
+
+    /// The record as it is appended.
+    #[expect(clippy::missing_panics_doc, reason = "it never does: numbers and plain text are always JSON")]
+    pub fn to_bytes(&self) -> Bytes {
+        let Self { id, at, by, channel, deed, why } = self.clone();
+        let rest = Wire { v: VERSION, id, at, by, channel, why };
+        serde_json::to_vec(&Named { deed: deed.as_str(), rest }).expect("plain text is always JSON").into()
+    }
+
+    /// Reads a record; `None` where a newer worker wrote what this one does not know.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        let kind: Kind = serde_json::from_slice(bytes)?;
+        let known = Deed::ALL.into_iter().find(|deed| deed.as_str() == kind.deed && kind.v == VERSION);
+        let Some(deed) = known else { return Ok(None) };
+        let Wire { id, at, by, channel, why, .. } = serde_json::from_slice(bytes)?;
+        Ok(Some(Self { id, at, by, channel, deed, why }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_and_looks_as_it_is_documented() {
+        for deed in Deed::ALL {
+            let why = (deed == Deed::Pause).then(|| String::from("a \"quiet\" night"));
+            let entry = Entry::new("soc".parse().unwrap(), deed, "soc-lead", why, Timestamp::UNIX_EPOCH);
+            assert_eq!(Entry::decode(&entry.to_bytes()).unwrap(), Some(entry));
+        }
+        let text = r#"{"v":1,"at":"2026-06-01T12:00:00Z","by":"x","channel":"soc","do":"pause","later":[1]}"#;
+        let entry = Entry::decode(text.as_bytes()).unwrap().unwrap();
+        assert_eq!((entry.deed, entry.channel.as_str(), entry.id), (Deed::Pause, "soc", Uuid::nil()));
+    }
+
+    #[test]
+    fn what_a_newer_worker_writes_is_passed_over_and_what_is_no_record_is_an_error() {
+        for newer in [r#"{"v":1,"do":"put","toml":"..."}"#, r#"{"v":2,"do":"pause","lanes":["soc"]}"#] {
+            assert_eq!(Entry::decode(newer.as_bytes()).unwrap(), None, "{newer}");
+        }
+        let id = Uuid::now_v7();
+        assert_eq!(Entry::decode(&mark(id)).unwrap(), None, "a mark does nothing");
+        assert!(is_mark(&mark(id), id) && !is_mark(&mark(id), Uuid::nil()));
+        for bad in ["", "{}", r#"{"v":1,"do":"pause"}"#, r#"{"v":1,"do":"pause","channel":"A","at":"x","by":""}"#] {
+            assert!(Entry::decode(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}
