@@ -32,6 +32,9 @@ const TOOK_MIN: usize = 4;
 /// next request is a whole interval behind the reply, and so behind whatever the endpoint saw.
 const GRAINS: u32 = 50;
 
+/// The longest that a lane which begins leaves its endpoint alone.
+const BEGIN_MAX: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 struct Bucket {
     /// What one send costs.
@@ -132,6 +135,13 @@ impl Pace {
         for bucket in &mut self.buckets {
             bucket.late(now, late + bucket.interval / GRAINS);
         }
+    }
+
+    /// As if one had just gone: nobody knows yet whether another worker sent a moment ago. Limits of less than one in
+    /// [`BEGIN_MAX`] are not waited for whole: the first alert after a start must not be an hour late.
+    pub fn begin(&mut self, now: Instant) {
+        let interval = self.buckets.iter().map(|bucket| bucket.interval).max().unwrap_or_default();
+        self.rest(now, interval.min(BEGIN_MAX));
     }
 
     /// As if everything that may go at once had just gone: somebody else may have sent it.

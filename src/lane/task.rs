@@ -89,7 +89,8 @@ pub(super) struct Lane {
     forming: Option<Forming>,
     folding: Folding,
     /// Whether the last arrival had been handed out before: to this worker, or to another one that sent with a pace of its own.
-    taken_over: bool,
+    /// `None` before the first one.
+    taken_over: Option<bool>,
     recent: Recent,
     /// Whether the lane has fallen behind: then what comes waits on the broker, until the lane has caught up.
     overloaded: bool,
@@ -180,7 +181,7 @@ impl Lane {
             later_count: 0,
             forming: None,
             folding: Folding::default(),
-            taken_over: false,
+            taken_over: None,
             recent: Recent::default(),
             overloaded: false,
             idle_since: None,

@@ -328,6 +328,11 @@ fn status(status: u16) -> Result<Reply, Trouble> {
     Ok(Reply::new(status, ""))
 }
 
+/// The time from each post to the next.
+fn gaps(posts: &[(Duration, String)]) -> Vec<Duration> {
+    posts.windows(2).map(|pair| pair[1].0.saturating_sub(pair[0].0)).collect()
+}
+
 fn about(found: Duration, expected: Duration) -> bool {
     (expected..expected + Duration::from_millis(10)).contains(&found)
 }
@@ -434,7 +439,8 @@ async fn a_limit_holds_to_the_token_and_is_used_to_the_full() {
     for id in 0..30 {
         bench.put_in_queue(&bench.delivery(&id.to_string()), false);
     }
-    for (at, (sent, _)) in (0..).zip(bench.posts(30).await) {
+    // Another worker may have sent the moment before, so the first one waits as well.
+    for (at, (sent, _)) in (1..).zip(bench.posts(30).await) {
         assert!(about(sent, secs(at)), "{at}: {sent:?}");
     }
 }

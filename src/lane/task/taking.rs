@@ -33,11 +33,13 @@ impl Lane {
     }
 
     pub(super) async fn take_arrival(&mut self, arrival: Arrival) {
-        if arrival.redelivered && !self.taken_over {
+        match (self.taken_over.replace(arrival.redelivered), arrival.redelivered) {
             // Somebody had it before, whose connection is gone: what that worker sent a moment ago counts against the limit.
-            self.pace.spend(Instant::now());
+            (None | Some(false), true) => self.pace.spend(Instant::now()),
+            // The first one of all may come between another worker's leaving and the return of what that one held.
+            (None, false) => self.pace.begin(Instant::now()),
+            (Some(_), false) | (Some(true), true) => {}
         }
-        self.taken_over = arrival.redelivered;
         match Delivery::from_bytes(&arrival.body) {
             Ok(mut delivery) => {
                 delivery.channel = self.plan.id.clone();

@@ -14,6 +14,7 @@ use super::{NO_DIGESTS, SECOND, Stage, decision};
 use crate::support::{
     eventually,
     scene::{ALL_EVENTS, PATIENT, Scene},
+    turn_of_the_heavy,
     worker::PATIENCE,
 };
 
@@ -89,6 +90,7 @@ async fn ten_thousand_denials_become_a_handful_of_digests_and_approvals_overtake
     const STORM: usize = 10_000;
     const APPROVALS: usize = 5;
     const PARTS: usize = 20;
+    let _turn = turn_of_the_heavy().await;
     let mut scene = Scene::default();
     scene.add("soc", Platform::Slack, Script::accept().exact_rate(1, SECOND), DIGESTS).await;
     scene.add("siem", Platform::Siem, Script::accept(), ALL_EVENTS).await;
@@ -142,6 +144,7 @@ async fn ten_thousand_denials_become_a_handful_of_digests_and_approvals_overtake
 async fn what_is_critical_is_told_one_by_one_in_the_midst_of_a_storm() {
     const STORM: usize = 600;
     const CRITICAL_EVERY: usize = 60;
+    let _turn = turn_of_the_heavy().await;
     let script = Script::accept().exact_rate(5, SECOND);
     let mut stage =
         Stage::set("critical", 2, script, &format!("rate_limit = \"4/s\"\nburst = 1\n{DIGESTS}{PATIENT}")).await;
@@ -162,6 +165,7 @@ async fn what_is_critical_is_told_one_by_one_in_the_midst_of_a_storm() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_digest_that_the_endpoint_refuses_in_both_forms_is_told_one_by_one() {
     const STORM: usize = 60;
+    let _turn = turn_of_the_heavy().await;
     let refuse = Step::Reply { reply: Reply::new(400, "invalid_blocks"), taken: false };
     let script = Script::accept().where_body_holds(IN_DIGESTS, refuse);
     let mut stage =
@@ -184,6 +188,7 @@ async fn an_approval_overtakes_a_backlog_that_is_told_one_by_one_and_goes_on_doi
     // Goal: 5 s, with many more waiting than a worker holds of its lane's queue. Method: at two a second the backlog takes minutes;
     // one approval while it waits, and one just before the worker that sends is killed.
     const BACKLOG: usize = 400;
+    let _turn = turn_of_the_heavy().await;
     let keys = format!("rate_limit = \"2/s\"\nburst = 1\n{NO_DIGESTS}");
     let mut stage = Stage::set("overtake", 2, Script::accept(), &keys).await;
     stage.publish_once(&storm("overtake", BACKLOG, 0)).await;
@@ -211,6 +216,7 @@ async fn a_storm_is_counted_exactly_while_all_of_its_workers_are_replaced() {
     // Goal: who leaves in order finishes the digest that is under way, and hands over the rest, so that nothing is counted twice.
     const STORM: usize = 4_000;
     const PARTS: usize = 8;
+    let _turn = turn_of_the_heavy().await;
     let script = Script::accept().exact_rate(2, SECOND);
     let mut stage =
         Stage::set("relay", 2, script, &format!("rate_limit = \"2/s\"\nburst = 1\n{DIGESTS}{PATIENT}")).await;

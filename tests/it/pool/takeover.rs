@@ -9,7 +9,7 @@ use interven_alerts::{
 use tokio::time::Instant;
 
 use super::{NO_DIGESTS, SECOND, Stage, Usage, denies};
-use crate::support::{eventually, scene::Scene, worker::PATIENCE};
+use crate::support::{eventually, scene::Scene, turn_of_the_heavy, worker::PATIENCE};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_worker_sends_within_a_second_when_the_one_that_sent_is_killed() {
@@ -17,6 +17,7 @@ async fn another_worker_sends_within_a_second_when_the_one_that_sent_is_killed()
     // Method: four workers, of which three die in turn; at five a second, so that the pace hides nothing. The middle one of the
     // three times counts: this machine may be busy with other tests.
     const RATE: u32 = 5;
+    let _turn = turn_of_the_heavy().await;
     let script = Script::accept().exact_rate(1, SECOND / RATE);
     let keys = format!("rate_limit = \"{RATE}/s\"\nburst = 1\n{NO_DIGESTS}");
     let mut stage = Stage::set("takeover", 4, script, &keys).await;
@@ -50,6 +51,7 @@ async fn a_delivery_keeps_its_attempts_and_its_first_time_whoever_has_it() {
     // Goal: three attempts are three, over three workers, and the letter says when the first of them began.
     // Method: an endpoint that fails, but for the second try, which it never answers: its worker is killed in the middle of it, so
     // it does not count. The second worker leaves after its first attempt, the third one buries.
+    let _turn = turn_of_the_heavy().await;
     let fails = || Step::Reply { reply: Reply::new(500, "down"), taken: false };
     let failing = Script::ordered([fails(), Step::Hang { taken: false }, fails(), fails(), fails()]);
     let keys = format!("[channel.retry]\nattempts = 3\nfirst = \"3s\"\nlongest = \"3s\"\n{NO_DIGESTS}");
