@@ -100,6 +100,10 @@ impl Intake {
                 return;
             }
             let router = Arc::clone(&self.router.borrow());
+            if stop.is_cancelled() {
+                // The router may have been emptied already: by it, nobody would want these. The broker keeps them.
+                return;
+            }
             for arrival in batch.drain(..) {
                 self.take_in(&router, arrival, &mut matches).await;
             }

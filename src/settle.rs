@@ -257,7 +257,11 @@ impl Refusals {
             PublishError::Unroutable { .. } | PublishError::Rejected { .. } | PublishError::Silent { .. } => PATIENCE,
             // It will not become smaller, and says nothing of the queue.
             PublishError::TooLarge { .. } => return Some(lane),
-            PublishError::Disconnected | PublishError::Timeout { .. } | PublishError::Storage { .. } => return None,
+            PublishError::Disconnected | PublishError::Timeout { .. } | PublishError::Storage { .. } => {
+                // What it said before, it may have said because it was going down.
+                self.accepted(to);
+                return None;
+            }
         };
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *since.entry(queue.clone()).or_insert(now);

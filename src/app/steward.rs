@@ -147,7 +147,10 @@ impl Steward {
     /// Does what it hears, until the worker stops. The handles of the lanes go with it.
     pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>, mut news: mpsc::Receiver<News>) {
         let stop = self.tasks.stop.clone();
-        stop.run_until_cancelled(self.serve(&mut asks, &mut news)).await;
+        if stop.run_until_cancelled(self.serve(&mut asks, &mut news)).await.is_some() {
+            // A part of the worker has died. The router stays as it is: by an empty one, decisions would be settled untold.
+            return;
+        }
         self.lanes.clear();
         self.channels.clear();
         self.show();

@@ -2,7 +2,7 @@
 
 use std::{path::Path, pin::Pin, time::Duration};
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use super::{Exit, Failure, Global, Shell, config_file, runtime};
@@ -70,6 +70,9 @@ pub(super) fn start_failure(error: &StartError) -> Failure {
     Failure::of(error).hint(error.hint()).exit(exit)
 }
 
+/// When a sound configuration that could not be taken over is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
+
 type Reloading = Pin<Box<dyn Future<Output = Result<Reloaded, ReloadError>>>>;
 
 /// Keeps the configuration up to date until a signal asks for a stop (false), or a part of the worker has ended (true).
@@ -79,10 +82,12 @@ async fn serve(worker: &Worker, signals: &mut Signals, mut watch: Watch, path: &
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut reloading, mut asked): (Option<Reloading>, bool) = (None, false);
+    let mut again: Option<Instant> = None;
     loop {
         if asked && reloading.is_none() {
             asked = false;
-            info!("SIGHUP: reading the configuration again");
+            info!("reading the configuration again");
+            again = None;
             watch.tried(glimpse(path, shell));
             reloading = begin(worker, path, shell);
         }
@@ -95,14 +100,20 @@ async fn serve(worker: &Worker, signals: &mut Signals, mut watch: Watch, path: &
             _ = looks.tick(), if reloading.is_none() => {
                 if watch.look(glimpse(path, shell)) {
                     info!("the configuration has changed: reading it again");
+                    again = None;
                     reloading = begin(worker, path, shell);
                 }
             }
             result = done(&mut reloading) => {
                 reloading = None;
                 if let Err(error) = result {
-                    error!(%error, hint = error.hint(), "the new configuration could not be taken over; the old one stays");
+                    error!(%error, hint = error.hint(), again_in = ?AGAIN, "the new configuration could not be taken over; the old one stays for now");
+                    again = Some(Instant::now() + AGAIN);
                 }
+            }
+            () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() && reloading.is_none() => {
+                // The file was sound: what it met may have passed.
+                (again, asked) = (None, true);
             }
         }
     }

@@ -67,9 +67,7 @@ impl DeadLetterError {
     /// What the operator can do about it; printed under the error as `hint: ...`.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::InUse { .. } => {
-                "another worker may be using this directory: ask it with `--server`, or set `data_dir`"
-            }
+            Self::InUse { .. } => "a worker may be using this directory: stop it first, or set another `data_dir`",
             Self::Open { .. } => "check that `data_dir` exists and that this user may write to it",
             Self::Full => "free space on the disk of `data_dir`; the store comes back by itself",
             Self::Down { .. } => {

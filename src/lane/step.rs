@@ -41,6 +41,9 @@ pub struct Standing {
     pub probe: bool,
     /// Whether the lane was paused or held while this try, no probe, was still under way: it was sent before.
     pub resting: bool,
+    /// Whether the lane was told something while this try was under way (another configuration, to stop, to flow): what the
+    /// try found out is true of what was before.
+    pub stale: bool,
     /// Tries in a row, before this one, that failed in a way that time may mend.
     pub failures: u32,
     /// Pauses in a row, before this try, that a probe did not end.
@@ -144,6 +147,21 @@ pub struct Step {
 
 /// What happens after a try.
 pub fn decide(answer: &Answer, tried: Tried, standing: Standing, plan: &RetryPlan, backoff: &mut Backoff) -> Step {
+    let step = decide_at_once(answer, tried, standing, plan, backoff);
+    match (answer, step) {
+        // An endpoint that asks for a rest means it, whoever asked.
+        (Answer::Reply(Verdict::TryLater { throttled: true, .. }), step) => step,
+        // The old destination was broken; the delivery goes to the new one.
+        (_, Step { fate: Fate::Again { counts, form, .. }, course: Course::Hold { .. } }) if standing.stale => {
+            Step { fate: Fate::Again { after: Duration::ZERO, counts, form }, course: Course::Stay }
+        }
+        (_, Step { fate, .. }) if standing.stale => Step { fate, course: Course::Stay },
+        (_, step) => step,
+    }
+}
+
+/// The same, of a try that found out what is still true.
+fn decide_at_once(answer: &Answer, tried: Tried, standing: Standing, plan: &RetryPlan, backoff: &mut Backoff) -> Step {
     // What was sent before the lane came to rest says nothing about whether it may flow again.
     let flow = |breathe| if standing.resting { Course::Stay } else { Course::Flow { breathe } };
     let flow_on = flow(Duration::ZERO);
@@ -276,7 +294,7 @@ mod tests {
     use crate::model::retry_plan::RetryNumbers;
 
     const FIRST: Tried = Tried { attempts: 0, plain: false, detoured: false, batch: 1, digest: false };
-    const FLOWING: Standing = Standing { probe: false, resting: false, failures: 0, pauses: 0, holds: 0 };
+    const FLOWING: Standing = Standing { probe: false, resting: false, stale: false, failures: 0, pauses: 0, holds: 0 };
 
     fn plan() -> RetryPlan {
         RetryPlan::try_from(RetryNumbers::default()).unwrap()
@@ -367,6 +385,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_try_found_out_of_an_old_configuration_changes_the_lane_only_if_it_asks_for_a_rest() {
+        let stale = Standing { stale: true, failures: 4, ..FLOWING };
+        let broken = step(Verdict::Broken { why: why() }, FIRST, stale);
+        let again = Fate::Again { after: Duration::ZERO, counts: false, form: Form::Same };
+        assert_eq!(broken, Step { fate: again, course: Course::Stay });
+        assert_eq!(step(Verdict::DELIVERED, FIRST, stale), Step { fate: Fate::Delivered, course: Course::Stay });
+        assert_eq!(step(try_later(None, false), FIRST, stale).course, Course::Stay);
+        assert!(matches!(step(try_later(Some(3), true), FIRST, stale).course, Course::Pause { .. }));
+    }
+
+    #[test]
     fn a_digest_that_is_refused_is_tried_as_plain_text_and_then_unfolds_and_costs_no_attempts() {
         let digest = Tried { batch: 1, digest: true, ..FIRST };
         let plain = Tried { plain: true, ..digest };
@@ -411,7 +440,7 @@ mod tests {
             probe in proptest::bool::ANY, batch in 1_usize..5,
         ) {
             let verdict = crate::channels::judging::by_status(&crate::model::Reply::new(status, ""));
-            let standing = Standing { probe, resting: false, failures, pauses, holds };
+            let standing = Standing { probe, resting: false, stale: false, failures, pauses, holds };
             let failed = matches!(verdict, Verdict::TryLater { .. } | Verdict::Broken { .. });
             let found = step(verdict, Tried { attempts, batch, ..FIRST }, standing);
             if let (true, Fate::Again { after, .. }) = (failed, &found.fate) {

@@ -38,7 +38,7 @@ use tracing::{debug, warn};
 use self::{folding::Folding, ready::Ready, recent::Recent, window::window};
 use crate::{
     broker::{Arrivals, Queue},
-    channels::{BatchLimits, Occasion, Parcel},
+    channels::{BatchLimits, Channel, Occasion, Parcel},
     lane::{Errand, LanePlan, LaneState, LaneTools, backoff::Backoff, order::Order, pace::Pace, step},
     model::{Reply, Trouble},
     telemetry::ChannelMetrics,
@@ -46,6 +46,9 @@ use crate::{
 
 /// Deliveries from memory whose own wait is longer than this wait on the broker.
 const WAIT_IN_MEMORY_MAX: Duration = Duration::from_secs(5);
+
+/// How often a wait that goes on is added to the metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// How many deliveries may wait in memory for a later try.
 const LATER_MAX: usize = 64;
@@ -88,6 +91,12 @@ pub(super) struct Lane {
     later_count: u64,
     forming: Option<Forming>,
     folding: Folding,
+    /// Until when the endpoint asked to be left alone: a new configuration does not change that.
+    asked_until: Option<Instant>,
+    /// How many orders the lane has taken.
+    told: u64,
+    /// Since when there is room for nothing more.
+    full_since: Option<Instant>,
     /// Whether the last arrival had been handed out before: to this worker, or to another one that sent with a pace of its own.
     /// `None` before the first one.
     taken_over: Option<bool>,
@@ -130,6 +139,10 @@ struct Load {
 /// A try that has come back.
 struct Sent {
     load: Load,
+    /// Who made the request and knows what the reply means.
+    channel: Arc<dyn Channel>,
+    /// How many orders the lane had taken by then.
+    told: u64,
     result: Result<Reply, Trouble>,
     took: Duration,
     probe: bool,
@@ -181,6 +194,9 @@ impl Lane {
             later_count: 0,
             forming: None,
             folding: Folding::default(),
+            asked_until: None,
+            told: 0,
+            full_since: None,
             taken_over: None,
             recent: Recent::default(),
             overloaded: false,
@@ -202,17 +218,19 @@ impl Lane {
             self.wake_up(now).await;
             self.send_what_may_go(now, &mut sends).await;
             self.catch_up(now, sends.len());
+            let free = self.capacity().saturating_sub(self.ready.len() + sends.len());
+            self.watch_the_inbox(now, free);
             let wake = self.next_wake(now, sends.len());
-            let in_hand = self.ready.len() + sends.len();
-            let free = self.capacity().saturating_sub(in_hand);
             let take_memory = free > 0 || self.overloaded || !self.flows();
             // A lane that flows takes as much as it can send; one that does not hands everything on, but bit by bit.
             let most = if self.flows() && !self.overloaded { free } else { 1 };
             let queue_room = self.queue_room(sends.len());
+            let waits_for = self.waits_for(sends.len());
             // Every arm is cancel-safe; what follows a won race is not, and is done outside of it.
             tokio::select! {
                 () = stop.cancelled() => {}
                 Some(order) = self.orders.recv() => {
+                    self.told += 1;
                     retired = self.obey(order).await;
                     if retired.is_some() {
                         break;
@@ -235,7 +253,7 @@ impl Lane {
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
-            self.count_wait(sends.len());
+            self.count_wait(waits_for);
         }
         self.wind_up(sends).await;
         if let Some(done) = retired {
@@ -309,7 +327,14 @@ impl Lane {
         let forming = self.forming.as_ref().map(|forming| forming.due);
         // A wake in the past would spin: what is due by now was dealt with, or waits for something else.
         let caught_up = self.idle_since.filter(|_| self.overloaded).map(|since| since + CAUGHT_UP_AFTER);
-        [state, pace, later, forming, caught_up, self.hold_ends()].into_iter().flatten().filter(|at| *at > now).min()
+        let behind = self.full_since.map(|since| since + TURN_MAX);
+        // So that whoever looks at the numbers sees a long wait grow.
+        let counted = self.waits_for(under_way).map(|_| now + COUNT_EVERY);
+        [state, pace, later, forming, caught_up, behind, counted, self.hold_ends()]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
     }
 
     async fn send_what_may_go(&mut self, now: Instant, sends: &mut Sends) {
@@ -389,9 +414,10 @@ impl Lane {
         let (post, limit, detoured) = (Arc::clone(&self.tools.post), self.plan.timeout, self.detour.is_some());
         // From here on, and not from the first poll: a loop that is busy with arrivals may come to it later.
         let started = Instant::now();
+        let (channel, told) = (Arc::clone(&self.plan.channel), self.told);
         Box::pin(async move {
             let result = post.post(parcel, limit).await;
-            Sent { load, result, took: started.elapsed(), probe, detoured }
+            Sent { load, channel, told, result, took: started.elapsed(), probe, detoured }
         })
     }
 
@@ -411,34 +437,40 @@ impl Lane {
         self.state = state;
     }
 
-    /// Adds the time since the last turn to the wait that the lane was in, if it had work.
-    fn count_wait(&mut self, under_way: usize) {
+    /// Adds the time since the last turn to the wait that the lane was in then.
+    fn count_wait(&mut self, why: Option<usize>) {
         let now = Instant::now();
         let time = now.saturating_duration_since(self.waiting_since);
         self.waiting_since = now;
-        let why = match &self.state {
-            LaneState::Paused { .. } => Some(2),
-            LaneState::Held { .. } => Some(3),
-            LaneState::Flowing if under_way == 0 && !self.ready.is_empty() => Some(0),
-            LaneState::Flowing if under_way == 0 && !self.later.is_empty() => Some(1),
-            LaneState::Flowing | LaneState::Probing { .. } | LaneState::Stopped => None,
-        };
         if let Some(why) = why {
             self.metrics.waited(why, time);
         }
     }
 
+    /// What the lane waits for, if it has work: an index of [`crate::telemetry::metrics::LANE_WAITS`].
+    fn waits_for(&self, under_way: usize) -> Option<usize> {
+        match &self.state {
+            LaneState::Paused { .. } => Some(2),
+            LaneState::Held { .. } => Some(3),
+            LaneState::Flowing if under_way == 0 && !self.ready.is_empty() => Some(0),
+            LaneState::Flowing if under_way == 0 && !self.later.is_empty() => Some(1),
+            LaneState::Flowing | LaneState::Probing { .. } | LaneState::Stopped => None,
+        }
+    }
+
     /// Finishes what is under way and gives back the rest: memory to the lane's queue, the lane's queue to itself.
     async fn wind_up(mut self, mut sends: Sends) {
-        self.open.store(false, Ordering::Relaxed);
-        while let Some(sent) = sends.next().await {
-            self.conclude(sent).await;
-        }
         self.inbox.close();
         while let Some(errand) = self.inbox.recv().await {
             self.ready.push_back(errand);
         }
+        // First what need not wait for an endpoint that may hang.
         self.rest_in(self.state.clone()).await;
+        while let Some(sent) = sends.next().await {
+            self.conclude(sent).await;
+        }
+        self.rest_in(self.state.clone()).await;
+        self.open.store(false, Ordering::Relaxed);
         let given_back = self.ready.len() + self.later.len();
         debug!(channel = %self.plan.id, given_back, "the lane has stopped");
         // The consumer goes before the receipts, so that what is given back comes not again to us.

@@ -141,7 +141,10 @@ impl QueueState {
 
     /// When the next message that came back is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.has_members().then(|| self.returned.values().map(|returned| returned.due).min()).flatten()
+        let room = |member: &Member| member.out < member.window;
+        // It is handed out to the first member alone, or to any; where there is no room, a settled receipt is what is waited for.
+        let able = if self.single { self.members.first().is_some_and(room) } else { self.members.iter().any(room) };
+        able.then(|| self.returned.values().map(|returned| returned.due).min()).flatten()
     }
 
     /// Hands out what there is to whoever has room.

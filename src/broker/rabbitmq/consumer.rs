@@ -35,8 +35,8 @@ use crate::broker::{Arrival, Queue, Receipt};
 /// The longest that a call on the channel may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long receipts that are still out may be settled after their consumer was dropped.
-const PARTING: Duration = Duration::from_secs(30);
+/// How long receipts that are still out may be settled after their consumer was dropped: longer than any send takes.
+const PARTING: Duration = Duration::from_mins(6);
 
 /// The same when everything closes.
 const CLOSING: Duration = Duration::from_secs(3);

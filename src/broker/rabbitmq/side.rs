@@ -187,8 +187,10 @@ impl Side {
                 Ok(())
             }
             Err(failure) => {
-                // The channel is gone or of no use: the next session does without for a while.
-                tools.refused();
+                if tools.link.now().is_some_and(|connection| connection.status().connected()) {
+                    // It cost the channel alone, so it was meant: the next session does without for a while.
+                    tools.refused();
+                }
                 if failure.reply_code() == Some(ACCESS_REFUSED) {
                     tools.topology.lacks_urgent(&tools.lane, &failure);
                 }

@@ -106,7 +106,11 @@ impl Lane {
         }
         self.ready.put_back(rest);
         let occasion = Occasion { now: self.tools.clock.now(), links: &self.plan.links, detour: None };
-        let Some(batcher) = self.plan.channel.batcher() else { return };
+        let Some(batcher) = self.plan.channel.batcher().filter(|_| self.batching.is_some()) else {
+            // A new configuration tells each by itself.
+            self.ready.put_back(errands);
+            return;
+        };
         let records: Vec<Bytes> = errands.iter().map(|errand| batcher.record(&errand.delivery, &occasion)).collect();
         let bytes = records.iter().map(Bytes::len).sum();
         self.forming = Some(Forming { errands, records, bytes, due: now });

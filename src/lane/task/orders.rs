@@ -50,7 +50,11 @@ impl Lane {
         if stopped {
             return;
         }
-        if self.pace.is_limited() {
+        let asked = self.asked_until.is_some_and(|until| until > Instant::now());
+        if asked && matches!(self.state, LaneState::Paused { .. }) {
+            // But what the endpoint asked for, it asked of whoever sends to it.
+            self.rest_in(self.state.clone()).await;
+        } else if self.pace.is_limited() {
             // What an unlimited lane had taken from memory goes the way of a limited one.
             self.rest_in(LaneState::Flowing).await;
         } else {
@@ -86,6 +90,7 @@ impl Lane {
     /// Consumes the lane's queue from scratch. What was taken from it and is not under way goes back to it first.
     pub(super) fn consume_anew(&mut self) -> usize {
         self.consuming_since = Instant::now();
+        self.taken_over = None;
         // The old consumer ends here, and only then do its receipts go, so that they do not come again to it.
         self.arrivals = self.tools.broker.consume(Queue::Lane(self.plan.id.clone()), self.window);
         self.give_back_queue()

@@ -7,6 +7,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{LATER_MAX, Lane, Load, Sent, WAIT_IN_MEMORY_MAX};
 use crate::{
+    channels::Channel,
     dead_letters::{DeadLetter, LastReply},
     lane::{
         Errand, LaneState, Origin,
@@ -18,10 +19,10 @@ use crate::{
 impl Lane {
     /// Does what the rules say about a try that has come back.
     pub(super) async fn conclude(&mut self, sent: Sent) {
-        let Sent { load: Load { errands, digest }, result, took, probe, detoured } = sent;
+        let Sent { load: Load { errands, digest }, channel, told, result, took, probe, detoured } = sent;
         self.pace.seen(Instant::now(), took);
         let answer = match &result {
-            Ok(reply) => Answer::Reply(self.judge(reply)),
+            Ok(reply) => Answer::Reply(self.judge(&*channel, reply)),
             Err(trouble) => Answer::Silence(*trouble),
         };
         let Some(first) = errands.first() else { return };
@@ -30,10 +31,13 @@ impl Lane {
             None => Tried { attempts, plain: first.delivery.plain, detoured, batch: errands.len(), digest: false },
             Some(plain) => Tried { attempts, plain, detoured, batch: 1, digest: true },
         };
-        let resting = !probe
-            && matches!(self.state, LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Probing { .. });
-        let standing = Standing { probe, resting, failures: self.failures, pauses: self.pauses, holds: self.holds };
+        // An order may have come while it was under way.
+        let probe = probe && matches!(self.state, LaneState::Probing { .. });
+        let (resting, stale) = (!probe && !self.flows(), told != self.told);
+        let standing =
+            Standing { probe, resting, stale, failures: self.failures, pauses: self.pauses, holds: self.holds };
         let step = step::decide(&answer, tried, standing, &self.plan.retry, &mut self.backoff);
+        let asked = matches!(&answer, Answer::Reply(Verdict::TryLater { after: Some(_), .. }));
         let verdict = match answer {
             Answer::Reply(verdict) => verdict,
             Answer::Silence(trouble) => trouble.into(),
@@ -44,16 +48,26 @@ impl Lane {
         let status = result.as_ref().ok().map(|reply| reply.status.as_u16());
         self.tell(&errands, &verdict, status, &why, took, &step);
         let last = (!why.is_empty()).then(|| LastReply { status, text: why.clone(), at: self.tools.clock.now() });
-        self.take_course(step.course, why, probe).await;
+        if let (true, Course::Pause { wait }) = (asked, step.course) {
+            self.asked_until = Some(Instant::now() + wait);
+        }
+        if !stale || step.course != Course::Stay {
+            self.take_course(step.course, why, probe).await;
+        }
         if digest.is_some() {
             self.carry_out_digest(errands, step.fate).await;
         } else {
             self.carry_out(errands, step.fate, last).await;
         }
+        if matches!(self.state, LaneState::Stopped) {
+            // Nothing of the lane's queue stays with a lane that an operator stopped.
+            self.give_back_queue();
+        }
     }
 
-    pub(super) fn judge(&self, reply: &Reply) -> Verdict {
-        std::panic::catch_unwind(AssertUnwindSafe(|| self.plan.channel.judge(reply))).unwrap_or_else(|_panic| {
+    /// `channel` is the one that made the request: by now the lane's may be another.
+    pub(super) fn judge(&self, channel: &dyn Channel, reply: &Reply) -> Verdict {
+        std::panic::catch_unwind(AssertUnwindSafe(|| channel.judge(reply))).unwrap_or_else(|_panic| {
             error!(channel = %self.plan.id, status = reply.status.as_u16(), "judging a reply panicked: please report it");
             crate::channels::judging::by_status(reply)
         })

@@ -18,10 +18,7 @@ impl Lane {
         let idle = under_way == 0 && self.ready.is_empty();
         let wanted_for_probe = matches!(self.state, LaneState::Probing { .. }) && idle;
         if self.flows() && !self.overloaded && errand.taken_at.elapsed() > TURN_MAX {
-            // A slow endpoint must hold no more decisions than it can take in a moment: the intake's window is everybody's.
-            warn!(channel = %self.plan.id, waiting = self.inbox.len(), "the lane has fallen behind; what comes waits on the broker");
-            self.overloaded = true;
-            self.open.store(false, Ordering::Relaxed);
+            self.fall_behind();
         }
         let room = self.ready.len() + under_way < self.capacity();
         if (self.flows() && (room || !self.overloaded)) || wanted_for_probe {
@@ -29,6 +26,29 @@ impl Lane {
         } else {
             // The lane cannot deliver now: the broker keeps it, and the decision is free.
             self.park(errand).await;
+        }
+    }
+
+    /// A slow endpoint must hold no more decisions than it can take in a moment: the intake's window is everybody's.
+    fn fall_behind(&mut self) {
+        warn!(channel = %self.plan.id, waiting = self.inbox.len(), "the lane has fallen behind; what comes waits on the broker");
+        self.overloaded = true;
+        self.full_since = None;
+        self.open.store(false, Ordering::Relaxed);
+    }
+
+    /// Where sends hang, nothing is taken from the inbox, and so nobody would see how long it waits there.
+    pub(super) fn watch_the_inbox(&mut self, now: Instant, free: usize) {
+        if free > 0 || self.overloaded || !self.flows() || self.pace.is_limited() {
+            self.full_since = None;
+            return;
+        }
+        if *self.full_since.get_or_insert(now) + TURN_MAX <= now {
+            if self.inbox.is_empty() {
+                self.full_since = Some(now);
+            } else {
+                self.fall_behind();
+            }
         }
     }
 

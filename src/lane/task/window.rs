@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{HOLD_MAX, Lane};
 use crate::{
     channels::BatchLimits,
-    lane::{LanePlan, Origin},
+    lane::{LanePlan, LaneState, Origin},
 };
 
 /// The window of a lane that folds is the most that one digest can tell: ten thousand waiting take five digests, and of ordinary
@@ -24,6 +24,10 @@ const FOLDED_MORE: u32 = 1_000;
 impl Lane {
     /// When the window of the lane's queue must be given back, if anything of it may be held for long.
     pub(super) fn hold_ends(&self) -> Option<Instant> {
+        if matches!(self.state, LaneState::Stopped) {
+            // It holds nothing, and consumes nothing.
+            return None;
+        }
         if !self.flows() {
             return Some(self.consuming_since + HOLD_MAX);
         }

@@ -126,3 +126,50 @@ async fn the_pace_is_counted_from_when_the_endpoint_can_have_seen_a_request() {
     let posts = bench.posts(2).await;
     assert!(about(gaps(&posts)[0], secs(4)), "{posts:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_send_that_is_under_way_when_an_operator_pauses_does_not_start_the_lane_again() {
+    for pace in [Vec::new(), paced(60).pace] {
+        for status in [200, 429, 404] {
+            let reply = Reply::new(status, "").with_header("takes", "5");
+            let bench = Bench::with(ScriptedPost::new([Ok(reply)]), LanePlan { pace: pace.clone(), ..paced(60) });
+            for id in ["a", "b"] {
+                bench.put_in_queue(&bench.delivery(id), false);
+            }
+            bench.posts(1).await;
+            bench.handle.stop_sending().await;
+            tokio::time::sleep(secs(3_600)).await;
+            assert_eq!((bench.handle.state(), bench.post.seen().len()), (LaneState::Stopped, 1));
+            assert!(bench.queue.lock().unwrap().is_closed(), "an hour later it consumes nothing either");
+            bench.handle.resume().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            bench.put_in_queue(&bench.delivery("b"), true);
+            assert_eq!(bench.posts(2).await[1].1, "b");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_old_destination_says_after_a_change_does_not_hold_the_new_one() {
+    let gone = Reply::new(404, "").with_header("takes", "5");
+    let bench = Bench::new(ScriptedPost::new([Ok(gone)]));
+    bench.put_in_queue(&bench.delivery("a"), false);
+    bench.posts(1).await;
+    bench.handle.renew(plan(Plainly { batch: None }), bench.tools.clone()).await;
+    let posts = bench.posts(2).await;
+    assert!(about(posts[1].0, secs(5)), "{posts:?}");
+    assert_eq!((bench.handle.state(), bench.delivered()), (LaneState::Flowing, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_sends_hang_lets_what_comes_wait_on_the_broker() {
+    let post = Arc::new(ScriptedPost { takes: secs(60), ..ScriptedPost::default() });
+    let mut bench = Bench::with(post, plan(Plainly { batch: None }));
+    for id in ["a", "b", "c"] {
+        bench.hand_over(id).await;
+    }
+    assert_eq!([&*bench.parked().await.decision.id, &*bench.parked().await.decision.id], ["b", "c"]);
+    assert!(bench.began.elapsed() < secs(2), "{:?}", bench.began.elapsed());
+    bench.hand_over("d").await;
+    assert_eq!(&*bench.parked().await.decision.id, "d", "and so does what comes afterwards");
+}
