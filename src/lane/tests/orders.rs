@@ -173,3 +173,21 @@ async fn a_lane_whose_sends_hang_lets_what_comes_wait_on_the_broker() {
     bench.hand_over("d").await;
     assert_eq!(&*bench.parked().await.decision.id, "d", "and so does what comes afterwards");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_configuration_does_not_shorten_a_rest_that_the_endpoint_asked_for_and_an_operator_may() {
+    for (renewed, earliest, latest) in [(true, 30, 34), (false, 0, 1)] {
+        let asked = Reply::new(429, "").with_header("retry-after", "30");
+        let bench = Bench::new(ScriptedPost::new([Ok(asked)]));
+        bench.put_in_queue(&bench.delivery("a"), false);
+        bench.posts(1).await;
+        if renewed {
+            bench.handle.renew(plan(Plainly { batch: None }), bench.tools.clone()).await;
+        } else {
+            bench.handle.resume().await;
+        }
+        let posts = bench.posts(2).await;
+        assert!((secs(earliest)..secs(latest)).contains(&posts[1].0), "{posts:?}");
+        assert_eq!(bench.handle.state(), LaneState::Flowing);
+    }
+}
