@@ -91,7 +91,8 @@ impl<'a> DigestCard<'a> {
             headline: format!("[Interven] {} {noun}", digest.total),
             kinds,
             rows,
-            note: lateness(occasion.now, digest.span.1),
+            // Of the one that has waited longest.
+            note: lateness(occasion.now, digest.span.0),
             worst: digest.worst.iter().map(|decision| named(decision, &rooms, occasion)).collect(),
             severity: digest.worst.first().map_or(Severity::Low, |decision| decision.severity),
             view,

@@ -7,6 +7,7 @@
 use std::{
     cmp::{Ordering, Reverse},
     collections::HashMap,
+    hash::Hash,
     sync::Arc,
 };
 
@@ -28,7 +29,7 @@ pub struct Digest {
     pub total: usize,
     /// Counts by kind of decision, most first; they add up to `total`.
     pub kinds: Vec<(DecisionKind, usize)>,
-    /// Counts by agent (its name, or else its id); they add up to `total`.
+    /// Counts by agent; they add up to `total`. Shown by name (or else id); a name that several agents have is shown with the id.
     pub agents: Groups,
     /// Counts by `tool.operation`; they add up to `total`.
     pub tools: Groups,
@@ -64,10 +65,10 @@ impl Digest {
             for (kind, count) in &mut kinds {
                 *count += usize::from(*kind == decision.kind);
             }
-            agents.count(decision.agent.label(), total);
-            tools.count(decision.tool_name(), total);
+            agents.count((cut(decision.agent.label()), cut(&decision.agent.id)), total);
+            tools.count(cut(decision.tool_name()), total);
             for reason in &decision.reasons {
-                reasons.count(reason, total);
+                reasons.count(cut(reason), total);
             }
             let (first, last) = span.unwrap_or((decision.time, decision.time));
             span = Some((first.min(decision.time), last.max(decision.time)));
@@ -82,9 +83,15 @@ impl Digest {
         Some(Self {
             total,
             kinds,
-            agents: agents.groups(),
-            tools: tools.groups(),
-            reasons: reasons.groups(),
+            agents: agents.groups(|agents| {
+                let mut owners: HashMap<&str, usize> = HashMap::new();
+                agents.for_each(|(name, _)| *owners.entry(name).or_default() += 1);
+                move |(name, id)| {
+                    if owners[name] > 1 && name != id { format!("{name} ({id})") } else { name.to_owned() }
+                }
+            }),
+            tools: tools.groups(|_| str::to_owned),
+            reasons: reasons.groups(|_| str::to_owned),
             span: span?,
             worst: worst.into_iter().cloned().collect(),
         })
@@ -99,31 +106,38 @@ fn worst_first(one: &Decision, other: &Decision) -> Ordering {
 }
 
 /// Counts by name under way.
-#[derive(Default)]
-struct Tally<'a> {
+struct Tally<Name> {
     /// Of each name, how many decisions had it and which was the last, by its number.
-    names: HashMap<&'a str, (usize, usize)>,
+    names: HashMap<Name, (usize, usize)>,
 }
 
-impl<'a> Tally<'a> {
+impl<Name> Default for Tally<Name> {
+    fn default() -> Self {
+        Self { names: HashMap::new() }
+    }
+}
+
+impl<Name: Copy + Ord + Hash> Tally<Name> {
     /// Counts the decision with this number for `name`: once, however often it says the name.
-    fn count(&mut self, name: &'a str, decision: usize) {
-        let (count, last) = self.names.entry(cut(name)).or_default();
+    fn count(&mut self, name: Name, decision: usize) {
+        let (count, last) = self.names.entry(name).or_default();
         if *last != decision {
             *count += 1;
             *last = decision;
         }
     }
 
-    fn groups(self) -> Groups {
-        let mut all: Vec<(&str, usize)> = self.names.into_iter().map(|(name, (count, _))| (name, count)).collect();
-        let most_first = |(name, count): &(&str, usize), (other, than): &(&str, usize)| {
+    /// The groups. `shown` is given all names, and says how each is shown.
+    fn groups<Shown: Fn(Name) -> String>(self, shown: impl FnOnce(&mut dyn Iterator<Item = Name>) -> Shown) -> Groups {
+        let shown = shown(&mut self.names.keys().copied());
+        let mut all: Vec<(Name, usize)> = self.names.into_iter().map(|(name, (count, _))| (name, count)).collect();
+        let most_first = |(name, count): &(Name, usize), (other, than): &(Name, usize)| {
             than.cmp(count).then_with(|| name.cmp(other))
         };
         all.sort_unstable_by(most_first);
         let (top, others) = all.split_at(all.len().min(GROUPS_MAX));
         Groups {
-            top: top.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            top: top.iter().map(|(name, count)| (shown(*name), *count)).collect(),
             others: others.len(),
             others_total: others.iter().map(|(_, count)| count).sum(),
         }
@@ -224,6 +238,16 @@ mod tests {
         assert_eq!(agents.top[0], ("twice-seven".to_owned(), 7));
         assert_eq!(agents.top[1], ("🙂".repeat(NAME_CHARS_MAX), 7));
         assert_eq!(agents.top[2], ("agent-0000".to_owned(), 1), "ties go by name");
+    }
+
+    #[test]
+    fn agents_with_one_name_are_counted_apart() {
+        let of = |id: &'static str, name: &'static str| {
+            delivery(|d| d["agent"] = serde_json::json!({"id": id, "name": name}))
+        };
+        let deliveries = [of("a", "bot"), of("b", "bot"), of("b", "bot"), of("c", "other")];
+        let expected = [("bot (b)", 2), ("bot (a)", 1), ("other", 1)].map(|(name, count)| (name.to_owned(), count));
+        assert_eq!(Digest::of(&deliveries).unwrap().agents.top, expected);
     }
 
     fn some_delivery() -> impl Strategy<Value = Delivery> {

@@ -174,7 +174,7 @@ fn a_digest_says_exactly_how_many_of_what_and_when_and_links_to_the_most_severe(
 fn a_digest_that_comes_late_says_how_late_and_one_in_time_does_not() {
     let digest = Digest::of(&storm()).unwrap();
     let noon: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
-    let fresh = Digest { span: (digest.span.0, noon), ..digest };
+    let fresh = Digest { span: (noon, noon), ..digest };
     for Subject { name, channel, .. } in chats() {
         for plain in [false, true] {
             let said = |seconds| {
