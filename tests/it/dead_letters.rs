@@ -180,7 +180,7 @@ async fn a_second_process_is_told_that_the_store_is_in_use() {
     let (_store, _) = open(dir.path());
     let error = Store::open(dir.path(), options()).unwrap_err();
     assert!(matches!(error, DeadLetterError::InUse { .. }), "{error}");
-    assert!(error.hint().contains("--server"));
+    assert!(error.hint().contains("stop it first"));
 }
 
 #[tokio::test]
