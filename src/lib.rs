@@ -17,6 +17,7 @@
 //! - [`settle`]: what "done" means. [`dead_letters`]: what could not be delivered, on disk, and how it is replayed.
 //! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
 //! - [`channel_log`]: what operators decided about channels, for the whole pool.
+//! - [`sealing`]: the pool's key, and what is sealed with it.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
 //! - [`stand_ins`]: local endpoints that answer as the real ones do, for the demo and the tests.
@@ -45,6 +46,7 @@ pub mod lane;
 pub mod model;
 pub mod notices;
 pub mod route;
+pub mod sealing;
 pub mod settings;
 pub mod settle;
 pub mod stand_ins;

@@ -13,6 +13,7 @@ use std::{
 use crate::{
     channels::{Channel, Kind, Links, Rate},
     model::{ChannelId, Egress, Filter, RetryPlan, Role, Scrubber, Secret},
+    sealing::Key,
 };
 
 /// The whole configuration.
@@ -24,6 +25,8 @@ pub struct Plan {
     pub broker: BrokerPlan,
     /// Where the HTTP side listens.
     pub http: HttpPlan,
+    /// The pool's key, where `INTERVEN_ALERTS_KEY` gives one.
+    pub key: Option<Key>,
     /// Who may call it.
     pub access: AccessPlan,
     /// How long a stop may take to finish what is under way.

@@ -41,6 +41,7 @@ impl House {
             broker: Arc::clone(&broker),
             draining: draining.clone(),
             closing: closing.clone(),
+            key: None,
             tokens: tokens.subscribe(),
             channels: watch::Sender::new(Arc::from([])).subscribe(),
             standing: watch::Sender::default().subscribe(),
