@@ -29,7 +29,7 @@ use crate::{
     channel_log::{Change, News, Standing},
     channels::Links,
     config::{self, AccessPlan, ChannelPlan, Plan},
-    http::{Shown, Tokens},
+    http::{Shown, Terms, Tokens},
     intake::{Intake, OwnTerms, Router},
     lane::{self, LaneHandle, LanePlan, LaneTools},
     model::{ChannelId, Egress},
@@ -62,6 +62,8 @@ pub(super) struct Boards {
     pub(super) census: Arc<watch::Sender<Census>>,
     /// Who may call the API.
     pub(super) tokens: watch::Sender<Tokens>,
+    /// On what terms the API is reached.
+    pub(super) terms: watch::Sender<Arc<Terms>>,
     /// Whether lanes and intake run.
     pub(super) opened: watch::Sender<bool>,
 }
@@ -75,6 +77,7 @@ impl Boards {
             standing: watch::Sender::default(),
             census: Arc::new(watch::Sender::new(Census::of(lanes))),
             tokens: watch::Sender::new(Arc::from([])),
+            terms: watch::Sender::default(),
             opened: watch::Sender::new(false),
         }
     }
@@ -139,7 +142,7 @@ impl Steward {
             steward.metrics.channel(&channel.id);
         }
         steward.metrics.config_reloaded.set(steward.now());
-        steward.admit(&access);
+        steward.admit(&access, &steward.links);
         steward.show();
         steward
     }
@@ -265,7 +268,9 @@ impl Steward {
     }
 
     /// From now on these may call the API, and nobody else.
-    pub(super) fn admit(&self, access: &AccessPlan) {
+    pub(super) fn admit(&self, access: &AccessPlan, links: &Links) {
+        let terms = Terms::new(&links.public, access.session, access.trusted_proxies.clone());
+        self.boards.terms.send_replace(Arc::new(terms));
         let tokens = access.tokens.iter().map(|token| (token.name.clone(), token.role, token.sha256));
         self.boards.tokens.send_replace(tokens.collect());
     }
