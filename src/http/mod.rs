@@ -17,6 +17,7 @@ mod guard;
 mod guests;
 mod headers;
 mod limits;
+mod openapi;
 mod probes;
 mod serving;
 mod session;
@@ -102,6 +103,7 @@ pub async fn open(
     let routes = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
         .merge(session::routes(gate.clone()))
+        .merge(openapi::routes())
         .route_layer(from_fn_with_state(gate, guard::guard));
     let routes = bounded(routes).layer(from_fn_with_state(inside.terms.clone(), headers::of_api));
     serve(api_listener, routes, draining, tracker);
