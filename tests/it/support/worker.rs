@@ -36,6 +36,7 @@ pub(crate) struct WorkerProcess {
     dir: PathBuf,
     data: PathBuf,
     flags: Vec<String>,
+    env: Vec<(&'static str, String)>,
     running: Option<Running>,
     starts: u32,
     client: reqwest::Client,
@@ -75,7 +76,7 @@ impl WorkerProcess {
         fs::create_dir_all(&dir).unwrap();
         let data = data_dir.map_or_else(|| dir.join("data"), Path::to_owned);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        let worker = Self { dir, data, flags: Vec::new(), running: None, starts: 0, client };
+        let worker = Self { dir, data, flags: Vec::new(), env: Vec::new(), running: None, starts: 0, client };
         worker.reconfigure(config);
         worker
     }
@@ -105,9 +106,23 @@ impl WorkerProcess {
         (reply.status().as_u16(), serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap_or_default())
     }
 
+    /// GETs a path of its API with a token; status, headers and body as text.
+    pub(crate) async fn get_text(&self, path: &str, token: &str) -> (u16, String) {
+        let request = self.client.get(format!("{}{path}", self.server())).bearer_auth(token);
+        let reply = request.send().await.expect("the API answers");
+        let (status, headers) = (reply.status().as_u16(), format!("{:?}", reply.headers()));
+        (status, format!("{headers} {}", reply.text().await.unwrap()))
+    }
+
     /// More flags for `run`.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(ToString::to_string));
+        self
+    }
+
+    /// One more variable of its environment.
+    pub(crate) fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
         self
     }
 
@@ -128,6 +143,7 @@ impl WorkerProcess {
         let log = self.dir.join(format!("log-{}", self.starts));
         let mut command = mortal(PROGRAM);
         command.args(["run", "--log-format", "json", "--config"]).arg(self.config()).args(&self.flags);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stderr(File::create(&log).unwrap());
         self.running = Some(Running { child: spawn(command), log, doors: None });
         let doors = eventually("the worker listens", PATIENCE, async || {
