@@ -27,7 +27,7 @@ struct House {
     closing: CancellationToken,
     tracker: TaskTracker,
     tokens: watch::Sender<Tokens>,
-    terms: watch::Sender<Arc<Terms>>,
+    terms: watch::Sender<Arc<terms::Terms>>,
     _dir: tempfile::TempDir,
 }
 
@@ -50,7 +50,7 @@ impl House {
         let tokens = watch::Sender::new(
             ROLES.map(|role| token(role.as_str(), role)).into_iter().chain([right]).collect::<Tokens>(),
         );
-        let terms = Terms::new("https://alerts.example.com", Duration::from_hours(12), Vec::new());
+        let terms = terms::Terms::new("https://alerts.example.com", Duration::from_hours(12), Vec::new());
         let terms = watch::Sender::new(Arc::new(terms));
         let inside = Inside {
             metrics: Metrics::new(),

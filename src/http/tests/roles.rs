@@ -175,6 +175,10 @@ async fn every_answer_carries_the_headers_that_keep_browsers_in_their_place() {
         assert_eq!(answer.contains("strict-transport-security: max-age="), https, "{path}: {answer}");
         assert!(!answer.contains("access-control-"), "{answer}");
     }
-    house.terms.send_replace(Arc::new(Terms::new("http://alerts.example.com", Duration::from_hours(1), Vec::new())));
+    house.terms.send_replace(Arc::new(terms::Terms::new(
+        "http://alerts.example.com",
+        Duration::from_hours(1),
+        Vec::new(),
+    )));
     assert!(!get(house.doors.api, "/nothing").await.contains("strict-transport-security"));
 }
