@@ -257,6 +257,23 @@ async fn a_letter_leaves_the_store_only_when_the_broker_has_its_message() {
 }
 
 #[tokio::test]
+async fn a_replay_that_is_told_to_stop_has_done_its_batch_and_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, broker) = (open(dir.path(), 0), MemoryBroker::default());
+    for n in 0..600 {
+        store.bury(dead(&n.to_string())).await.unwrap();
+    }
+    let ids = store.select(&LetterFilter::default()).await.unwrap();
+    let clock = Clock::starting_at(now());
+    let replay = Replay { store: &store, broker: &broker, known: &|_| true, clock, dry_run: false };
+    let report = replay.run_while(&ids, |_| false).await.unwrap();
+    assert_eq!((report.replayed, report.seen()), (256, 256));
+    assert_eq!(broker.published(&lane()).len(), 256);
+    let left = store.select(&LetterFilter::default()).await.unwrap();
+    assert_eq!(left, ids[256..], "what was confirmed is out of the store, and the rest is in it");
+}
+
+#[tokio::test]
 async fn a_letter_that_the_store_cannot_take_rests_on_the_broker_and_comes_back() {
     // Method: a store that wants more free space than any disk has is a store on a full disk.
     let (full, ample) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
