@@ -7,6 +7,8 @@
 //! deleting may take long and are errands (`errand.rs`); what is meant is read by `words.rs`.
 
 mod errand;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::sync::Arc;

@@ -36,8 +36,8 @@ async fn read(body: Body) -> Result<Decision, ApiError> {
         message,
         hint: "send one decision as JSON, with at least `id`, `time`, `decision`, `severity`, `agent.id` and `tool`",
     };
-    let bytes = axum::body::to_bytes(body, DECISION_BYTES_MAX)
-        .await
-        .map_err(|_| malformed(format!("the body has more than {DECISION_BYTES_MAX} bytes, or did not arrive whole")))?;
+    let bytes = axum::body::to_bytes(body, DECISION_BYTES_MAX).await.map_err(|_| {
+        malformed(format!("the body has more than {DECISION_BYTES_MAX} bytes, or did not arrive whole"))
+    })?;
     Decision::decode(bytes).map_err(|error| malformed(error.to_string()))
 }

@@ -34,10 +34,7 @@ use uuid::Uuid;
 
 use super::{ApiError, Caller, Inside, Order, trouble};
 use crate::{
-    dead_letters::{
-        DeadLetterError, LetterId, Replay, ReplayReport,
-        replay::BATCH_LETTERS,
-    },
+    dead_letters::{DeadLetterError, LetterId, Replay, ReplayReport, replay::BATCH_LETTERS},
     http::guard::audit,
     model::ChannelId,
 };
@@ -224,6 +221,12 @@ impl Errand {
         Outcome { summary, trouble }
     }
 
+    /// Runs and gives what it says at the end.
+    #[cfg(test)]
+    pub(super) async fn told(self, stop: CancellationToken) -> serde_json::Value {
+        serde_json::json!(self.run(watch::Sender::default(), stop).await.summary)
+    }
+
     async fn carry_out(
         &self,
         summary: &mut Summary,
@@ -305,7 +308,9 @@ fn in_words(summary: &Summary, trouble: Option<&DeadLetterError>) -> String {
     let done = match &summary.report {
         Report::Replay(report) => {
             let ReplayReport { replayed, skipped_expired, skipped_no_channel, failed, .. } = report;
-            format!("replayed {replayed}, skipped {skipped_expired} expired and {skipped_no_channel} without channel, failed {failed}")
+            format!(
+                "replayed {replayed}, skipped {skipped_expired} expired and {skipped_no_channel} without channel, failed {failed}"
+            )
         }
         Report::Purge { purged } => format!("purged {purged}"),
     };
