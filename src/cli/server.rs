@@ -29,8 +29,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_mins(1);
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
 
-/// The largest answer, in bytes: ten thousand channels.
-const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The largest answer, in bytes: a page of dead letters has up to 20 MiB and one more letter, and in JSON up to six times that, if
+/// somebody sends nothing but control characters.
+const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Workers that are asked at once.
 pub const AT_ONCE_MAX: usize = 16;

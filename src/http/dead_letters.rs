@@ -85,7 +85,7 @@ async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
 }
 
 async fn look(desk: &Desk, query: &str) -> Result<Found, ApiError> {
-    let Asked { filter, before, by_cause } = Asked::read(query)?;
+    let Asked { filter, before, bodies, by_cause } = Asked::read(query)?;
     let (worker, store) = (desk.worker, &desk.inside.store);
     // It is never closed; were it, nobody would be kept out.
     let _place = desk.looks.acquire().await.ok();
@@ -93,7 +93,10 @@ async fn look(desk: &Desk, query: &str) -> Result<Found, ApiError> {
         let causes = store.group_by_cause(&filter).await.map_err(|error| trouble(&error))?;
         return Ok(Found::Causes { worker, causes });
     }
-    let page = store.list(&filter, before).await.map_err(|error| trouble(&error))?;
+    let mut page = store.list(&filter, before).await.map_err(|error| trouble(&error))?;
+    if !bodies {
+        page.letters.iter_mut().for_each(|letter| letter.body.clear());
+    }
     Ok(Found::Letters { worker, page })
 }
 

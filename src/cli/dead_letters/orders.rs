@@ -15,7 +15,7 @@ use crate::{
         server::{self, AT_ONCE_MAX, Server, Servers, Trouble, refused, understand},
         table,
     },
-    dead_letters::{LetterFilter, ReplayReport},
+    dead_letters::ReplayReport,
     settings::printable,
 };
 
@@ -205,7 +205,7 @@ async fn bodies<'a>(
         return Err(Failure::new("ids and --limit do not go together").hint("leave one of them out").exit(Exit::Usage));
     }
     let mut shares = vec![0; servers.iter().count()];
-    let mut merge = Pages::of(servers, &choice.filter, limit.clamp(1, LetterFilter::LIMIT_MAX));
+    let mut merge = Pages::of(servers, &choice.filter, limit, false);
     for _ in 0..limit {
         let Some((_, at)) = merge.next().await else { break };
         shares[at] += 1;

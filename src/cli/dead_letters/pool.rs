@@ -37,8 +37,8 @@ struct Listed {
 
 impl<'a> Pages<'a> {
     /// A merge over the letters of all `servers` that `filter` means, its limit aside, so many to a page.
-    pub(super) fn of(servers: &'a Servers, filter: &Filter, page: usize) -> Merge<Self> {
-        let query = query(filter, page.min(LetterFilter::LIMIT_MAX));
+    pub(super) fn of(servers: &'a Servers, filter: &Filter, page: usize, bodies: bool) -> Merge<Self> {
+        let query = format!("{}&bodies={bodies}", query(filter, page.clamp(1, LetterFilter::LIMIT_MAX)));
         Merge::new(servers.iter().map(|server| Self { server, query: query.clone(), worker: None }).collect())
     }
 }
@@ -100,7 +100,7 @@ struct AllTold<'a> {
 /// Lists the newest letters of all workers.
 pub(super) async fn list(filter: &Filter, json: bool, servers: &Servers, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let limit = filter.limit.unwrap_or(LetterFilter::LIMIT_DEFAULT).min(LetterFilter::LIMIT_MAX);
-    let mut merge = Pages::of(servers, filter, limit.max(1));
+    let mut merge = Pages::of(servers, filter, limit, json);
     let (mut letters, mut more) = (Vec::new(), false);
     while let Some((letter, at)) = merge.next().await {
         if letters.len() >= limit {
@@ -201,7 +201,7 @@ pub(super) async fn show(id: LetterId, json: bool, servers: &Servers, shell: &mu
 /// Writes the letters of all workers, newest first, one a line.
 pub(super) async fn export(filter: &Filter, servers: &Servers, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let limit = filter.limit.unwrap_or(usize::MAX);
-    let mut merge = Pages::of(servers, filter, EXPORT_PAGE.min(limit).max(1));
+    let mut merge = Pages::of(servers, filter, EXPORT_PAGE.min(limit), true);
     let mut written = 0;
     while written < limit
         && let Some((letter, _)) = merge.next().await

@@ -221,12 +221,6 @@ impl Errand {
         Outcome { summary, trouble }
     }
 
-    /// Runs and gives what it says at the end.
-    #[cfg(test)]
-    pub(super) async fn told(self, stop: CancellationToken) -> serde_json::Value {
-        serde_json::json!(self.run(watch::Sender::default(), stop).await.summary)
-    }
-
     async fn carry_out(
         &self,
         summary: &mut Summary,

@@ -19,7 +19,7 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 const IDS_MAX: usize = 10_000;
 
 const HINT_QUERY: &str = "the keys are channel, reason, decision, severity, since, until (RFC 3339), limit (1 to 1000), \
-     before (an id, for the next page) and by_cause (true or false), each at most once";
+     before (an id, for the next page), bodies (false leaves them out) and by_cause (true or false), each at most once";
 const HINT_ORDER: &str = "send {\"ids\": [...]} with 1 to 10,000 ids, or {\"filter\": {...}} with channel, reason, decision, \
      severity, since, until, limit; and \"dry_run\": true to be told alone. A purge of all needs {\"all\": true}";
 
@@ -35,17 +35,20 @@ pub(super) fn id(text: &str) -> Result<LetterId, ApiError> {
 }
 
 /// What a query asks for.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) filter: LetterFilter,
     /// Letters that are older than this one.
     pub(super) before: Option<LetterId>,
+    /// Whether the decisions themselves are wanted, which are most of an answer.
+    pub(super) bodies: bool,
     pub(super) by_cause: bool,
 }
 
 impl Asked {
     pub(super) fn read(query: &str) -> Result<Self, ApiError> {
-        let (mut asked, mut seen) = (Self::default(), BTreeSet::new());
+        let mut asked = Self { filter: LetterFilter::default(), before: None, bodies: true, by_cause: false };
+        let mut seen = BTreeSet::new();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let filter = &mut asked.filter;
             match &*key {
@@ -57,6 +60,7 @@ impl Asked {
                 "until" => filter.until = Some(word(&key, &value)?),
                 "limit" => filter.limit = Some(limit(&value)?),
                 "before" => asked.before = Some(word(&key, &value)?),
+                "bodies" => asked.bodies = word(&key, &value)?,
                 "by_cause" => asked.by_cause = word(&key, &value)?,
                 unknown => return Err(bad(format!("there is no key `{}`", unknown.escape_debug()), HINT_QUERY)),
             }
@@ -173,7 +177,7 @@ mod tests {
         let query = format!(
             "channel=soc&reason=refused&decision=a%20b&severity=HIGH&since=2026-06-01T00:00:00Z&until=2026-06-02T00:00:00Z&limit=7&before={ID}"
         );
-        let Asked { filter, before, by_cause } = Asked::read(&query).unwrap();
+        let Asked { filter, before, bodies, by_cause } = Asked::read(&query).unwrap();
         let wanted = LetterFilter {
             channel: Some("soc".parse().unwrap()),
             reason: Some(DeathReason::Refused),
@@ -184,8 +188,9 @@ mod tests {
             limit: Some(7),
             ids: Vec::new(),
         };
-        assert_eq!((filter, before, by_cause), (wanted, Some(ID.parse().unwrap()), false));
-        assert_eq!(Asked::read("").unwrap(), Asked::default());
+        assert_eq!((filter, before, bodies, by_cause), (wanted, Some(ID.parse().unwrap()), true, false));
+        assert_eq!(Asked::read("").unwrap().filter, LetterFilter::default());
+        assert!(!Asked::read("bodies=false").unwrap().bodies);
         assert!(Asked::read("by_cause=true").unwrap().by_cause);
     }
 
