@@ -256,6 +256,7 @@ impl Steward {
         let shown = self.channels.iter().enumerate().map(|(at, channel)| Shown {
             id: channel.id.clone(),
             configured: serde_json::to_value(config::view(channel, &self.links, now)).unwrap_or_default(),
+            filter: channel.filter.clone(),
             lane: self.lanes.get(at).cloned(),
         });
         self.boards.shown.send_replace(shown.collect());
