@@ -138,7 +138,10 @@ impl Steward {
                 (Some(kept), _) => {
                     fields.extend(kept.told());
                     if let Some(why) = kept.locked() {
-                        fields.extend([(String::from("endpoint"), Value::Null), (String::from("unreadable"), json!(why))]);
+                        fields.extend([
+                            (String::from("endpoint"), Value::Null),
+                            (String::from("unreadable"), json!(why)),
+                        ]);
                     }
                 }
                 (None, behind) => {

@@ -222,10 +222,16 @@ impl Steward {
     fn go_on_without_the_log(&mut self) {
         let hint = "look at the broker's log: the stream may be without a majority of its nodes";
         if self.book.has_key() {
-            error!(hint, "the log of the channels cannot be read: the lanes run without knowing which channels are paused, and no decision is taken in, because a channel of the log may want it");
+            error!(
+                hint,
+                "the log of the channels cannot be read: the lanes run without knowing which channels are paused, and no decision is taken in, because a channel of the log may want it"
+            );
             self.open_lanes();
         } else {
-            error!(hint, "the log of the channels cannot be read: the lanes run without knowing which channels are paused");
+            error!(
+                hint,
+                "the log of the channels cannot be read: the lanes run without knowing which channels are paused"
+            );
             self.open_lanes();
             self.open_intake();
         }

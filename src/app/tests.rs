@@ -1,5 +1,7 @@
 //! The steward and the undertaker in virtual time, on a broker of which a test says what it answers.
 
+mod made;
+
 use std::{
     collections::VecDeque,
     num::NonZeroU16,

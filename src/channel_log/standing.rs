@@ -270,7 +270,7 @@ mod tests {
         // The record that is written again is the same one, and does not undo what was put meanwhile.
         let again = standing.channel(&id("b")).unwrap().again(id("b"));
         assert_eq!((again.id, &again.content), (b.id, &b.content));
-        assert_eq!(standing.catch_up(whole(&[again.clone()])), []);
+        assert_eq!(standing.catch_up(whole(std::slice::from_ref(&again))), []);
         let newer = put("b", "3");
         assert_eq!(standing.catch_up(whole(&[newer.clone(), again])), [Change::Channel(id("b"))]);
         assert_eq!(standing.channel(&id("b")).unwrap().version, newer.id);

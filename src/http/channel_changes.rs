@@ -207,7 +207,10 @@ fn forbidden(caller: &Caller) -> ApiError {
     ApiError {
         status: StatusCode::FORBIDDEN,
         code: "forbidden",
-        message: format!("`{}` has the role `{}` and may not test a channel that is not saved", caller.name, caller.role),
+        message: format!(
+            "`{}` has the role `{}` and may not test a channel that is not saved",
+            caller.name, caller.role
+        ),
         hint: "save it first, or use a token of an admin: such a test says where the worker connects to",
     }
 }

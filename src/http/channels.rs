@@ -22,8 +22,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    Inside,
-    channel_changes,
+    Inside, channel_changes,
     errors::ApiError,
     guard::{Caller, audit},
 };

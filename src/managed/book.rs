@@ -34,7 +34,10 @@ pub struct Kept {
 enum State {
     Sound(Draft),
     /// It is only held, and why.
-    Locked { plan: ChannelPlan, why: String },
+    Locked {
+        plan: ChannelPlan,
+        why: String,
+    },
 }
 
 impl Kept {
@@ -159,9 +162,8 @@ fn open(
         let hint = "give this worker the INTERVEN_ALERTS_KEY of the pool; if that is lost, PUT the channel again, or DELETE it";
         (String::from("it was sealed with another key than this worker has"), hint)
     })?;
-    let config: Map<String, Value> = serde_json::from_slice(&plain).map_err(|_| {
-        (String::from("what was sealed is no channel"), "PUT the channel again, or DELETE it")
-    })?;
+    let config: Map<String, Value> = serde_json::from_slice(&plain)
+        .map_err(|_| (String::from("what was sealed is no channel"), "PUT the channel again, or DELETE it"))?;
     draft::read(id, &config, egress, None).map_err(|complaints| {
         let tell = |Complaint { key, problem, .. }: &Complaint| format!("`{key}` {problem}");
         let why = complaints.iter().map(tell).collect::<Vec<_>>().join("; ");

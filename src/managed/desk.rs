@@ -150,7 +150,9 @@ impl Refusal {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Provisioned(_) => "change it in the file, or give this channel another id",
-            Self::NoKey => "set INTERVEN_ALERTS_KEY to the same secret text in every worker of the pool, and restart them",
+            Self::NoKey => {
+                "set INTERVEN_ALERTS_KEY to the same secret text in every worker of the pool, and restart them"
+            }
             Self::Unknown(_) => "`GET /api/channels` lists the channels of this worker",
             Self::Locked { .. } => "ask a worker that has the pool's key",
             Self::Faulty(_) => "`faults` lists every one with its key; the keys are those of `[[channel]]` in the file",
@@ -224,8 +226,8 @@ impl Desk {
             return Err(Refusal::TooMany);
         }
         let kept = present.book.channels().get(id);
-        let draft = draft::read(id, sent, &present.egress, kept.and_then(|kept| kept.draft()))
-            .map_err(Refusal::Faulty)?;
+        let draft =
+            draft::read(id, sent, &present.egress, kept.and_then(|kept| kept.draft())).map_err(Refusal::Faulty)?;
         self.scrubber.learn(draft.secrets.iter().cloned());
         // A secret that is kept is that of the version it was taken from.
         let after = after.or_else(|| kept.filter(|_| draft.keeps).map(|kept| kept.version()));

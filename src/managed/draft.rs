@@ -173,10 +173,15 @@ mod tests {
         .unwrap_err();
         let mut found = keys(&complaints);
         found.sort_unstable();
-        let expected = ["headers.Authorization", "headers.X-Key_file", "headers.X-Odd", "signing_secret_file", "tools", "url"];
+        let expected =
+            ["headers.Authorization", "headers.X-Key_file", "headers.X-Odd", "signing_secret_file", "tools", "url"];
         assert_eq!(found, expected, "{complaints:#?}");
-        assert!(complaints.iter().all(|one| one.problem.contains("only") && !one.hint.contains("_file")), "{complaints:#?}");
-        let escaped = read_json(&json!({"kind": "siem", "url": "https://siem.example/in", "tools": ["$${USER}"]})).unwrap();
+        assert!(
+            complaints.iter().all(|one| one.problem.contains("only") && !one.hint.contains("_file")),
+            "{complaints:#?}"
+        );
+        let escaped =
+            read_json(&json!({"kind": "siem", "url": "https://siem.example/in", "tools": ["$${USER}"]})).unwrap();
         assert_eq!(escaped.plan.filter.tools.unwrap()[0].as_str(), "${USER}");
     }
 

@@ -2,11 +2,7 @@
 //!
 //! Its lane is stopped, so what is routed to it waits on the broker, until a worker that can read the channel tells it.
 
-use std::{
-    num::NonZeroU16,
-    sync::Arc,
-    time::Duration,
-};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderMap;

@@ -79,10 +79,13 @@ fn restored(value: &mut Value, before: Option<&Value>, how: Hidden) -> bool {
             *text = secret.clone();
             true
         }
-        // Every item, also after the first one that is restored.
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| restored(item, Some(before), how) || any),
+        // Every one of them, also after the first one that is restored.
+        Value::Array(items) => {
+            items.iter_mut().map(|item| restored(item, Some(before), how)).filter(|restored| *restored).count() > 0
+        }
         Value::Object(table) => {
-            table.iter_mut().fold(false, |any, (key, value)| restored(value, before.get(key), how) || any)
+            let each = table.iter_mut().map(|(key, value)| restored(value, before.get(key), how));
+            each.filter(|restored| *restored).count() > 0
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
@@ -102,19 +105,19 @@ fn by_number<'v>(mask: &str, before: &'v Value) -> Option<&'v String> {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
     };
     match number(mask)? {
-        None if all.len() == 1 => all.first().copied(),
-        None => None,
-        Some(number) => all.get(number.checked_sub(1)?).copied(),
+        0 if all.len() == 1 => all.first().copied(),
+        0 => None,
+        number => all.get(number - 1).copied(),
     }
 }
 
-/// The number in a mask; `None` outside where the text is no mask.
-fn number(text: &str) -> Option<Option<usize>> {
+/// The number in a mask, 0 in one that has none; `None` where the text is no mask.
+fn number(text: &str) -> Option<usize> {
     if text == MASK {
-        return Some(None);
+        return Some(0);
     }
     let digits = text.strip_prefix("[secret ")?.strip_suffix(']')?;
-    digits.parse().ok().map(Some)
+    digits.parse().ok().filter(|number| *number > 0)
 }
 
 /// The masks that stand in `channel` still: nothing is there that they could stand for.
@@ -198,9 +201,13 @@ mod tests {
         new.insert("keys".into(), json!(["third", "[secret 2]"]));
         new.insert("headers".into(), json!({"X-Other": "[secret]", "X-New": "new"}));
         assert_eq!(restore(&mut new, &present(), &hidden()), []);
-        assert_eq!((&new["keys"], &new["headers"]), (&json!(["third", "second"]), &json!({"X-Other": "quiet", "X-New": "new"})));
+        assert_eq!(
+            (&new["keys"], &new["headers"]),
+            (&json!(["third", "second"]), &json!({"X-Other": "quiet", "X-New": "new"}))
+        );
         let one = object(&json!({"keys": "only"}));
-        for (sent, kept) in [(json!(["new", "[secret]"]), json!(["new", "only"])), (json!("[secret 1]"), json!("only"))] {
+        for (sent, kept) in [(json!(["new", "[secret]"]), json!(["new", "only"])), (json!("[secret 1]"), json!("only"))]
+        {
             let mut new = object(&json!({ "keys": sent }));
             assert_eq!(restore(&mut new, &one, &hidden()), []);
             assert_eq!(new["keys"], kept);

@@ -188,7 +188,8 @@ impl<'a> Settings<'a> {
                 Some(Text { value: expanded.text, span, outside })
             }
             Err(ExpandError::Unset(_) | ExpandError::Malformed) if self.notes.outside.is_closed() => {
-                let problem = "`${...}` stands for a variable of the worker's environment, and only its file may name one";
+                let problem =
+                    "`${...}` stands for a variable of the worker's environment, and only its file may name one";
                 let hint = "write the value itself, or $${ for a literal ${";
                 self.notes.fault(&span, Show::Key, self.path_of(key), problem.to_owned(), hint);
                 None

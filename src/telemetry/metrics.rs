@@ -271,10 +271,8 @@ impl Metrics {
                 "config_reload_success_timestamp_seconds",
                 "When the present configuration was taken over.",
             ))),
-            channels_unreadable: all.gauge(
-                "channels_unreadable",
-                "Channels made over the API that this worker cannot read.",
-            ),
+            channels_unreadable: all
+                .gauge("channels_unreadable", "Channels made over the API that this worker cannot read."),
             matched: all.counters("deliveries_matched_total", "Deliveries made by routing.", CHANNEL),
             deliveries: all.counters("deliveries_total", "Deliveries by how they ended.", &["channel", "ending"]),
             waiting: all.gauges(
