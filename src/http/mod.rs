@@ -9,10 +9,13 @@
 
 mod access;
 mod catalogue;
+mod channel_changes;
 mod channels;
 mod cross_origin;
+mod dead_letters;
 mod errors;
 mod events;
+mod explain;
 mod guard;
 mod guests;
 mod headers;
@@ -40,6 +43,7 @@ use crate::{
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
+    managed::Desk,
     model::{Clock, Role},
     sealing::Key,
     telemetry::Metrics,
@@ -70,6 +74,8 @@ pub struct Inside {
     pub standing: watch::Receiver<Arc<Standing>>,
     /// Where what operators decide is written down for the whole pool.
     pub log: ChannelLog,
+    /// Where operators change channels of that log, and try them.
+    pub desk: Desk,
     /// The time.
     pub clock: Clock,
 }
@@ -102,6 +108,8 @@ pub async fn open(
     let gate = Gate { inside: inside.clone(), sessions, throttle: Arc::new(Throttle::default()) };
     let routes = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
+        .merge(dead_letters::routes(inside.clone(), tracker))
+        .merge(explain::routes(inside.clone()))
         .merge(session::routes(gate.clone()))
         .merge(openapi::routes())
         .route_layer(from_fn_with_state(gate, guard::guard));

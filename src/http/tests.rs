@@ -21,8 +21,10 @@ use crate::{
 /// Who has a token with the name of its role. The publisher's is `right`, and its name `firewall`.
 const ROLES: [Role; 3] = [Role::Auditor, Role::Analyst, Role::Admin];
 
-struct House {
-    doors: Doors,
+pub(super) struct House {
+    pub(super) doors: Doors,
+    pub(super) inside: Inside,
+    pub(super) channels: watch::Sender<Arc<[Shown]>>,
     draining: CancellationToken,
     closing: CancellationToken,
     tracker: TaskTracker,
@@ -32,7 +34,7 @@ struct House {
 }
 
 impl House {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         Self::open_with(Key::random().unwrap()).await
     }
 
@@ -40,7 +42,8 @@ impl House {
     async fn open_with(key: Key) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tracker = TaskTracker::new();
-        let settings = EmbeddedSettings { dir: dir.path().join("broker"), keep_decisions: None, lanes: Vec::new() };
+        let lanes = vec!["soc".parse().unwrap()];
+        let settings = EmbeddedSettings { dir: dir.path().join("broker"), keep_decisions: None, lanes };
         let broker = Embedded::open(settings, Clock::System, &TaskTracker::new()).await.unwrap();
         let broker = Arc::new(broker) as Arc<dyn Broker>;
         let (store, _) = Store::open(&dir.path().join("letters"), StoreOptions::default()).unwrap();
@@ -52,6 +55,7 @@ impl House {
         );
         let terms = terms::Terms::new("https://alerts.example.com", Duration::from_hours(12), Vec::new());
         let terms = watch::Sender::new(Arc::new(terms));
+        let channels = watch::Sender::new(Arc::from([]));
         let inside = Inside {
             metrics: Metrics::new(),
             store,
@@ -61,19 +65,27 @@ impl House {
             key: Some(key),
             tokens: tokens.subscribe(),
             terms: terms.subscribe(),
-            channels: watch::Sender::new(Arc::from([])).subscribe(),
+            channels: channels.subscribe(),
             standing: watch::Sender::default().subscribe(),
-            log: ChannelLog::new(broker),
+            log: ChannelLog::new(Arc::clone(&broker)),
+            desk: Desk::new(
+                None,
+                broker,
+                Clock::System,
+                crate::model::Scrubber::default(),
+                watch::Sender::new(None).subscribe(),
+                watch::Sender::default().subscribe(),
+            ),
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let doors = open(any, any, inside, &tracker).await.unwrap();
-        Self { doors, draining, closing, tracker, tokens, terms, _dir: dir }
+        let doors = open(any, any, inside.clone(), &tracker).await.unwrap();
+        Self { doors, inside, channels, draining, closing, tracker, tokens, terms, _dir: dir }
     }
 }
 
 /// Sends `request` as it is and returns the whole answer.
-async fn ask(address: SocketAddr, request: &str) -> String {
+pub(super) async fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();

@@ -12,6 +12,7 @@ mod chaos;
 mod cli;
 mod dead_letters;
 mod main_job;
+mod operators;
 mod pool;
 mod support;
 mod worker;
