@@ -130,6 +130,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
     let broker = sections::broker(document);
     let access = sections::access(document);
     let (http, links) = sections::http(document, &access);
+    let approvals = sections::approvals(document);
     let shutdown_grace = sections::shutdown_grace(document);
     let channels = read_channels(document, kinds);
     Some(Plan {
@@ -137,6 +138,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
         broker: broker?,
         http,
         access,
+        approvals,
         shutdown_grace,
         egress,
         links,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    approvals::Terms,
     channels::{Channel, Kind, Links, Rate},
     model::{ChannelId, Egress, Filter, RetryPlan, Role, Scrubber, Secret},
 };
@@ -26,6 +27,8 @@ pub struct Plan {
     pub http: HttpPlan,
     /// Who may call it.
     pub access: AccessPlan,
+    /// For how long an approval is a grant.
+    pub approvals: Terms,
     /// How long a stop may take to finish what is under way.
     pub shutdown_grace: Duration,
     /// Which addresses a channel may be pointed at.
