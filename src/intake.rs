@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
-    broker::{Arrival, Arrivals, Receipt},
+    approvals,
+    broker::{Arrival, Arrivals, Log, Receipt},
     dead_letters::DeadLetter,
     lane::LaneHandle,
     model::{ChannelId, Clock, DeathReason, Decision, Delivery, Own, decision::DecodeError},
@@ -78,6 +79,8 @@ pub struct Intake {
     pub settler: Settler,
     /// How every decision is appended to the decisions log, where one is kept.
     pub logger: Option<Settler>,
+    /// How what the firewall asks for is appended to the approvals log.
+    pub asker: Settler,
     /// The time.
     pub clock: Clock,
     /// What is counted.
@@ -161,6 +164,10 @@ impl Intake {
             lane.hand_over(delivery, receipt.share(), redelivered).await;
         }
         // After the lanes have it: a log that cannot be written must not keep anybody from being told.
+        if decision.approval_asked().is_some() {
+            let (id, record) = approvals::asked(&decision, now);
+            self.asker.append(Log::Approvals, id.to_string(), record, receipt.share()).await;
+        }
         if let Some(logger) = &self.logger {
             logger.log(&decision, receipt.share()).await;
         }
@@ -189,7 +196,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        broker::{Destination, Log, Queue, receipt::Desk},
+        broker::{Destination, Queue, receipt::Desk},
         model::{Ending, Filter, Severity, own},
         settle::Job,
     };
@@ -235,7 +242,8 @@ mod tests {
             let clock = Clock::System;
             let logger = keep_decisions.then(|| settler.clone());
             let routing = watch::channel(Arc::clone(&router)).1;
-            let intake = Intake { router: routing, settler, logger, clock, metrics: metrics.clone() };
+            let asker = settler.clone();
+            let intake = Intake { router: routing, settler, logger, asker, clock, metrics: metrics.clone() };
             task.spawn(intake.run(Arrivals::new(arrivals), stop.clone()));
             task.close();
             let ledger = Arc::new(Ledger::default());

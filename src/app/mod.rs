@@ -13,6 +13,7 @@
 //! Start with `start.rs`, then `steward.rs`; `reload.rs` is how a new configuration is taken over, `orphans.rs` what becomes of the
 //! deliveries of a channel that is gone.
 
+mod approving;
 mod orphans;
 mod reload;
 mod start;
@@ -114,6 +115,7 @@ pub struct Worker {
     give_up: CancellationToken,
     closing: CancellationToken,
     intake_and_lanes: TaskTracker,
+    answers: TaskTracker,
     carrier: TaskTracker,
     carriers: usize,
     background: TaskTracker,
@@ -196,6 +198,8 @@ impl Worker {
         // The carrier ends when the last handle of a lane is gone: the steward, which ends now, takes the router's with it.
         let in_order = async {
             self.intake_and_lanes.wait().await;
+            self.answers.close();
+            self.answers.wait().await;
             self.carrier.close();
             self.carrier.wait().await;
         };

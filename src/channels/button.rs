@@ -40,7 +40,7 @@ pub struct ButtonClaim {
 }
 
 /// A name from a decision: itself, or of one too long (or with control characters) for a button, its digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Name {
     /// The name.
     #[serde(rename = "n")]
@@ -51,7 +51,8 @@ pub enum Name {
 }
 
 impl Name {
-    fn of(name: &str) -> Self {
+    /// The name of `name`: each text has exactly one.
+    pub fn of(name: &str) -> Self {
         if name.len() <= NAME_BYTES_MAX && !name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
             Self::Whole(name.to_owned())
         } else {

@@ -95,10 +95,25 @@ pub trait Channel: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Which message the endpoint has made of a card, where `reply` says so and the message can be changed later.
+    fn posted(&self, reply: &Reply) -> Option<PostedCard> {
+        let _ = reply;
+        None
+    }
+
     /// How several deliveries share one request, for kinds that are configured to.
     fn batcher(&self) -> Option<&dyn Batcher> {
         None
     }
+}
+
+/// A message that an endpoint has made of a card, by the names that the endpoint gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostedCard {
+    /// Slack's id of the conversation that it is in.
+    pub conversation: String,
+    /// Slack's `ts` of it.
+    pub ts: String,
 }
 
 /// How several deliveries share one request.

@@ -1,4 +1,4 @@
-//! Every section but the channels: `[broker]`, `[http]`, `[access]`, `[shutdown]`, `[egress]`.
+//! Every section but the channels: `[broker]`, `[http]`, `[access]`, `[approvals]`, `[shutdown]`, `[egress]`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::plan::{AccessPlan, AccessToken, BrokerPlan, HttpPlan};
 use crate::{
+    approvals::Terms,
     channels::Links,
     model::{Egress, Role, Secret},
     sealing::Key,
@@ -261,6 +262,12 @@ fn read_sha256(hex: &str) -> Option<[u8; 32]> {
         *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit);
     }
     Some(bytes)
+}
+
+/// For how long an approval is a grant.
+pub(super) fn approvals(document: &mut Settings<'_>) -> Terms {
+    let read = |s: &mut Settings<'_>| s.duration("grant", Duration::from_secs(1)..=Duration::from_hours(24));
+    document.table("approvals", read).flatten().map_or_else(Terms::default, |grant| Terms { grant })
 }
 
 pub(super) fn shutdown_grace(document: &mut Settings<'_>) -> Duration {

@@ -247,6 +247,7 @@ impl Bench {
             settler,
             clock,
             scrubber: Scrubber::default(),
+            posted: mpsc::channel(1).0,
         };
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Metrics::new().channel(&plan.id);

@@ -1,0 +1,73 @@
+//! The approvals' tasks: what follows the log and what keeps where cards were posted.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use crate::{
+    approvals::{Approvals, Card, Deed, Terms},
+    broker::Broker,
+    channels::button::Name,
+    lane::CardPosted,
+    model::Clock,
+    telemetry::Metrics,
+};
+
+/// How many cards may wait to be written down.
+const CARDS_MAX: usize = 1_024;
+
+/// Waits between tries to write one down, and how long it is tried.
+const AGAIN_FIRST: Duration = Duration::from_millis(200);
+const AGAIN_LONGEST: Duration = Duration::from_secs(5);
+const NOTE_MAX: Duration = Duration::from_mins(5);
+
+/// The approvals, and what belongs to them.
+pub(super) struct Approving {
+    pub(super) approvals: Approvals,
+    /// Where lanes tell of cards.
+    pub(super) posted: mpsc::Sender<CardPosted>,
+    /// Answers under way.
+    pub(super) answers: TaskTracker,
+}
+
+/// Starts the tasks; they run until `give_up`, so that answers under way at a stop are still heard of.
+pub(super) fn start(
+    broker: &Arc<dyn Broker>,
+    clock: Clock,
+    metrics: &Metrics,
+    terms: Terms,
+    background: &TaskTracker,
+    give_up: &CancellationToken,
+) -> Approving {
+    let answers = TaskTracker::new();
+    let approvals = Approvals::new(Arc::clone(broker), clock, metrics.clone(), terms, answers.clone());
+    let (posted, told) = mpsc::channel(CARDS_MAX);
+    let (following, until) = (approvals.clone(), give_up.clone());
+    background.spawn(async move { until.run_until_cancelled(following.follow()).await });
+    let (noting, until) = (approvals.clone(), give_up.clone());
+    background.spawn(async move { until.run_until_cancelled(note_cards(noting, told)).await });
+    Approving { approvals, posted, answers }
+}
+
+/// Writes down where cards were posted, one after another, as long as that has a chance: one that is lost stays as it was posted.
+async fn note_cards(approvals: Approvals, mut told: mpsc::Receiver<CardPosted>) {
+    while let Some(CardPosted { approval, channel, card }) = told.recv().await {
+        let id = uuid::Uuid::now_v7();
+        let card = Card { id, channel, conversation: card.conversation, ts: card.ts };
+        let deed = Deed::Posted(Name::of(&approval), card);
+        let note = async {
+            let mut wait = AGAIN_FIRST;
+            // The same id each time, so that a card that is written down twice is still one.
+            while let Err(error) = approvals.note(deed.clone()).await {
+                debug!(%error, "where a card was posted could not be kept; it is tried again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(AGAIN_LONGEST);
+            }
+        };
+        if tokio::time::timeout(NOTE_MAX, note).await.is_err() {
+            warn!("where a card was posted could not be kept: it will not be changed when it is answered");
+        }
+    }
+}
