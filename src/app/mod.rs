@@ -14,6 +14,7 @@
 //! deliveries of a channel that is gone.
 
 mod approving;
+mod interacting;
 mod orphans;
 mod reload;
 mod start;

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker, approving,
+    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker, approving, interacting,
     orphans::{Registrar, Undertaker},
     steward::{Boards, Steward, Tasks},
     watching::{watch_depths, watch_health},
@@ -74,7 +74,7 @@ impl Worker {
             settler: settler.clone(),
             clock,
             scrubber: plan.scrubber(),
-            posted: approving.posted,
+            posted: approving.posted.clone(),
         };
         let boards = Boards::new(lanes);
         let routing = boards.routing.subscribe();
@@ -86,6 +86,7 @@ impl Worker {
             clock,
             metrics: metrics.clone(),
         };
+        let slack = interacting::start(&approving, &tools, boards.answerable.subscribe(), &background, &stop);
         let doors = http::Inside {
             metrics: metrics.clone(),
             store: store.clone(),
@@ -97,6 +98,7 @@ impl Worker {
             channels: boards.shown.subscribe(),
             standing: boards.standing.subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
+            slack,
             clock,
         };
 

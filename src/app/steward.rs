@@ -31,6 +31,7 @@ use crate::{
     config::{self, AccessPlan, ChannelPlan, Plan},
     http::{Shown, Tokens},
     intake::{Intake, OwnTerms, Router},
+    interactions::Answerable,
     lane::{self, LaneHandle, LanePlan, LaneTools},
     model::{ChannelId, Egress},
     route::Routes,
@@ -56,6 +57,8 @@ pub(super) struct Boards {
     pub(super) routing: watch::Sender<Arc<Router>>,
     /// The channels, for the API.
     pub(super) shown: watch::Sender<Arc<[Shown]>>,
+    /// Those of them whose cards can be answered in place.
+    pub(super) answerable: watch::Sender<Arc<Answerable>>,
     /// What operators decided, as far as the lanes were told.
     pub(super) standing: watch::Sender<Arc<Standing>>,
     /// Which lanes are ours.
@@ -72,6 +75,7 @@ impl Boards {
         Self {
             routing: watch::Sender::new(Arc::new(Router::new(Routes::new(Vec::new()), Vec::new()))),
             shown: watch::Sender::new(Arc::from([])),
+            answerable: watch::Sender::new(Arc::new(Answerable::new([], Arc::new(Links::none())))),
             standing: watch::Sender::default(),
             census: Arc::new(watch::Sender::new(Census::of(lanes))),
             tokens: watch::Sender::new(Arc::from([])),
@@ -257,6 +261,11 @@ impl Steward {
             lane: self.lanes.get(at).cloned(),
         });
         self.boards.shown.send_replace(shown.collect());
+        // At a stop there are no channels any more, but clicks under way are still answered.
+        if !self.tasks.stop.is_cancelled() {
+            let channels = self.channels.iter().map(|channel| (channel.id.clone(), Arc::clone(&channel.channel)));
+            self.boards.answerable.send_replace(Arc::new(Answerable::new(channels, Arc::clone(&self.links))));
+        }
         let filters = self.channels.iter().take(self.lanes.len()).map(|channel| channel.filter.clone()).collect();
         let own = self.channels.iter().take(self.lanes.len());
         let own = own.map(|channel| OwnTerms { notices: channel.notices, canary: channel.canary }).collect();

@@ -90,8 +90,8 @@ pub trait Channel: Send + Sync + fmt::Debug {
         None
     }
 
-    /// What clicks are held against, for kinds whose cards can be answered in place.
-    fn interactivity(&self) -> Option<&slack::Interactivity> {
+    /// Itself, for the one kind whose cards can be answered in place.
+    fn answerable(&self) -> Option<&slack::Slack> {
         None
     }
 
@@ -160,6 +160,11 @@ pub struct Links {
 }
 
 impl Links {
+    /// Where there are no cards to link from.
+    pub fn none() -> Self {
+        Self { public: String::new(), console: String::new() }
+    }
+
     /// The page that shows a decision.
     pub fn decision(&self, decision_id: &str) -> String {
         format!("{}/decisions/{}", self.console, path_segment(decision_id))

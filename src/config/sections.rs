@@ -12,7 +12,7 @@ use super::plan::{AccessPlan, AccessToken, BrokerPlan, HttpPlan};
 use crate::{
     approvals::Terms,
     channels::Links,
-    model::{Egress, Role, Secret},
+    model::{Egress, Role, Secret, unhex},
     sealing::Key,
     settings::Settings,
 };
@@ -222,7 +222,7 @@ fn read_token(s: &mut Settings<'_>) -> Option<AccessToken> {
     }
     let sha256 = s.require_text("sha256", hint);
     let sha256 = sha256.and_then(|hex| {
-        let bytes = read_sha256(&hex);
+        let bytes = unhex(&hex);
         if bytes.is_none() {
             s.fault(
                 "sha256",
@@ -249,19 +249,6 @@ fn read_token(s: &mut Settings<'_>) -> Option<AccessToken> {
 /// Whether a token may have this name: it stands in logs and in records of who did what.
 pub fn is_token_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b))
-}
-
-fn read_sha256(hex: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let digits: Vec<u8> =
-        hex.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
-    if digits.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit);
-    }
-    Some(bytes)
 }
 
 /// For how long an approval is a grant.

@@ -15,6 +15,7 @@ mod events;
 mod guard;
 mod guests;
 mod probes;
+mod slack;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use crate::{
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
+    interactions::Desk,
     model::Clock,
     sealing::Key,
     telemetry::Metrics,
@@ -69,6 +71,8 @@ pub struct Inside {
     pub standing: watch::Receiver<Arc<Standing>>,
     /// Where what operators decide is written down for the whole pool.
     pub log: ChannelLog,
+    /// Who takes clicks of Slack's.
+    pub slack: Desk,
     /// The time.
     pub clock: Clock,
 }
@@ -99,6 +103,7 @@ pub async fn open(
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
     let api = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
+        .merge(slack::routes(inside.clone()))
         .route_layer(from_fn_with_state(inside.clone(), guard::guard));
     serve(api_listener, bounded(api), draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);
