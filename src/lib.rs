@@ -18,6 +18,7 @@
 //! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
 //! - [`approvals`]: the side door: a click is recorded in one order for the whole pool, and the first one is the answer.
 //! - [`channel_log`]: what operators decided about channels, for the whole pool.
+//! - [`sealing`]: the pool's key, and what is sealed with it.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
 //! - [`stand_ins`]: local endpoints that answer as the real ones do, for the demo and the tests.
@@ -47,6 +48,7 @@ pub mod lane;
 pub mod model;
 pub mod notices;
 pub mod route;
+pub mod sealing;
 pub mod settings;
 pub mod settle;
 pub mod stand_ins;

@@ -57,6 +57,9 @@ const READY_MAX: Duration = Duration::from_secs(15);
 /// The name of the dead-letter store below `data_dir`.
 pub const DEAD_LETTERS_DIR: &str = "dead-letters";
 
+/// The name of the key file below `data_dir`, for a worker with the embedded broker and without `INTERVEN_ALERTS_KEY`.
+pub const KEY_FILE: &str = "key";
+
 /// The name of the embedded broker below `data_dir`.
 pub const BROKER_DIR: &str = "broker";
 
@@ -72,6 +75,15 @@ pub enum StartError {
     /// The root certificates.
     #[error("endpoints cannot be posted to")]
     Client(#[from] ClientError),
+    /// The key file.
+    #[error("the key file `{}` could not be read or made", .path.display())]
+    Key {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A port.
     #[error("could not listen on {address}")]
     Listen {
@@ -90,6 +102,7 @@ impl StartError {
             Self::Store(cause) => cause.hint(),
             Self::Broker(cause) => cause.hint,
             Self::Client(_) => "install the package `ca-certificates`",
+            Self::Key { .. } => "give a key in INTERVEN_ALERTS_KEY, or let this user read and write the file",
             Self::Listen { .. } => "another program listens there: set `[http] listen` and `metrics_listen`",
         }
     }

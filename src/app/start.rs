@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    BROKER_DIR, DEAD_LETTERS_DIR, StartError, Worker, approving,
+    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker, approving,
     orphans::{Registrar, Undertaker},
     steward::{Boards, Steward, Tasks},
     watching::{watch_depths, watch_health},
@@ -31,6 +31,7 @@ use crate::{
     lane::{HttpPost, LaneTools, Post},
     model::{ChannelId, Clock},
     notices,
+    sealing::Key,
     settle::Settler,
     telemetry::Metrics,
 };
@@ -43,6 +44,7 @@ const NEWS_MAX: usize = 256;
 
 impl Worker {
     /// Starts a worker as `plan` says.
+    #[expect(clippy::too_many_lines, reason = "one list of rooms, in the order in which they are built")]
     pub async fn start(plan: Plan, clock: Clock) -> Result<Self, StartError> {
         crate::tls::install();
         let metrics = Metrics::new();
@@ -50,6 +52,7 @@ impl Worker {
         let lanes: Vec<ChannelId> = plan.channels.iter().map(|channel| channel.id.clone()).collect();
         let store = open_store(&plan, clock, &metrics).await?;
         let broker = open_broker(&plan, lanes.clone(), clock, &background).await?;
+        let key = pools_key(&plan).map_err(|source| StartError::Key { path: plan.data_dir.join(KEY_FILE), source })?;
         let (prefetch, keep_decisions) = intake_terms(&plan.broker);
         let [stop, give_up, closing] = std::array::from_fn(|_| CancellationToken::new());
 
@@ -62,7 +65,7 @@ impl Worker {
         };
         // Each log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
         let (settler, logger, asker) = (start_settler(), start_settler(), start_settler());
-        let approving = approving::start(&broker, clock, &metrics, plan.approvals, &background, &give_up);
+        let approving = approving::start(&broker, clock, &metrics, plan.approvals, &background, [&stop, &give_up]);
 
         let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)?;
         let tools = LaneTools {
@@ -89,10 +92,12 @@ impl Worker {
             broker: Arc::clone(&broker),
             draining: stop.clone(),
             closing: closing.clone(),
+            key,
             tokens: boards.tokens.subscribe(),
             channels: boards.shown.subscribe(),
             standing: boards.standing.subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
+            approvals: approving.approvals,
             clock,
         };
 
@@ -183,6 +188,15 @@ fn follow_log(
     spawn(Box::pin(undertaker.run()));
     spawn(Box::pin(log.follow(heard)));
     news
+}
+
+/// The key that was given, or one of its own for a worker that is alone.
+fn pools_key(plan: &Plan) -> std::io::Result<Option<Key>> {
+    match (&plan.key, &plan.broker) {
+        (Some(key), _) => Ok(Some(key.clone())),
+        (None, BrokerPlan::Embedded { .. }) => Key::in_file(&plan.data_dir.join(KEY_FILE)).map(Some),
+        (None, BrokerPlan::RabbitMq { .. }) => Ok(None),
+    }
 }
 
 /// How many unsettled decisions a worker holds, and whether decisions are logged.

@@ -28,7 +28,8 @@ pub enum Deed {
 impl Deed {
     const ALL: [Self; 4] = [Self::Pause, Self::Resume, Self::Lane, Self::LaneRemoved];
 
-    const fn as_str(self) -> &'static str {
+    /// The name in the record.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pause => "pause",
             Self::Resume => "resume",

@@ -62,12 +62,7 @@ pub fn run(global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn start_failure(error: &StartError) -> Failure {
-    let exit = match error {
-        StartError::Listen { .. } | StartError::Store(_) | StartError::Broker(_) | StartError::Client(_) => {
-            Exit::Failed
-        }
-    };
-    Failure::of(error).hint(error.hint()).exit(exit)
+    Failure::of(error).hint(error.hint()).exit(Exit::Failed)
 }
 
 /// When a sound configuration that could not be taken over is tried again.

@@ -128,6 +128,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
     document.guard(egress.clone());
     let data_dir = document.text("data_dir").unwrap_or_else(|| String::from("/var/lib/interven-alerts")).into();
     let broker = sections::broker(document);
+    let key = sections::key(document);
     let access = sections::access(document);
     let (http, links) = sections::http(document, &access);
     let approvals = sections::approvals(document);
@@ -137,6 +138,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
         data_dir,
         broker: broker?,
         http,
+        key,
         access,
         approvals,
         shutdown_grace,

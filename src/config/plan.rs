@@ -14,6 +14,7 @@ use crate::{
     approvals::Terms,
     channels::{Channel, Kind, Links, Rate},
     model::{ChannelId, Egress, Filter, RetryPlan, Role, Scrubber, Secret},
+    sealing::Key,
 };
 
 /// The whole configuration.
@@ -25,6 +26,8 @@ pub struct Plan {
     pub broker: BrokerPlan,
     /// Where the HTTP side listens.
     pub http: HttpPlan,
+    /// The pool's key, where `INTERVEN_ALERTS_KEY` gives one.
+    pub key: Option<Key>,
     /// Who may call it.
     pub access: AccessPlan,
     /// For how long an approval is a grant.

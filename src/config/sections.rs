@@ -13,6 +13,7 @@ use crate::{
     approvals::Terms,
     channels::Links,
     model::{Egress, Role, Secret},
+    sealing::Key,
     settings::Settings,
 };
 
@@ -22,6 +23,9 @@ const KEEP_DECISIONS: Duration = Duration::from_hours(30 * 24);
 const GRACE: Duration = Duration::from_secs(25);
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// The variable of the environment that holds the pool's key.
+const KEY_VARIABLE: &str = "INTERVEN_ALERTS_KEY";
 
 /// The longest prefix: with it, the longest queue name stays far below AMQP's 255 bytes.
 const PREFIX_CHARS_MAX: usize = 64;
@@ -123,6 +127,21 @@ fn check_broker_urls(s: &mut Settings<'_>, key: &str, urls: &[Secret]) {
         let problem = "the URLs name different virtual hosts".to_owned();
         s.fault(key, problem, "list nodes of one cluster, all with the same virtual host");
     }
+}
+
+/// The pool's key, from the environment alone: a key in the file would lie beside what it protects.
+pub(super) fn key(document: &mut Settings<'_>) -> Option<Key> {
+    let text = document.variable(KEY_VARIABLE).filter(|text| !text.trim().is_empty())?;
+    document.remember(Secret::new(text.trim()));
+    let key = Key::from_text(&text);
+    if let Err(error) = &key {
+        document.fault(
+            KEY_VARIABLE,
+            error.to_string(),
+            "make one with `openssl rand -base64 32`, the same for the whole pool",
+        );
+    }
+    key.ok()
 }
 
 /// Where the HTTP side listens, and where links point.

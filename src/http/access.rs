@@ -5,37 +5,15 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use super::{Inside, errors::ApiError};
+use super::errors::ApiError;
 use crate::model::Role;
-
-/// The caller's name and role.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Caller {
-    pub(super) name: String,
-    pub(super) role: Role,
-}
 
 /// Who may call: name, role and SHA-256 of each token.
 pub type Tokens = Arc<[(String, Role, [u8; 32])]>;
 
-/// Finds out who calls, and turns away who may not.
-pub(super) fn admit(headers: &HeaderMap, inside: &Inside, roles: &[Role], may_not: &str) -> Result<Caller, ApiError> {
-    let tokens = Tokens::clone(&inside.tokens.borrow());
-    let caller = caller(headers, &tokens)?;
-    if roles.contains(&caller.role) {
-        return Ok(caller);
-    }
-    Err(ApiError {
-        status: StatusCode::FORBIDDEN,
-        code: "forbidden",
-        message: format!("`{}` has the role `{}` and may not {may_not}", caller.name, caller.role),
-        hint: "use a token with another role; the README says what each may do",
-    })
-}
-
 /// Finds out who calls. Every known hash is compared, each in constant time, so that neither the position of a token nor a
 /// matching beginning can be measured.
-fn caller(headers: &HeaderMap, tokens: &[(String, Role, [u8; 32])]) -> Result<Caller, ApiError> {
+pub(super) fn caller(headers: &HeaderMap, tokens: &[(String, Role, [u8; 32])]) -> Result<(String, Role), ApiError> {
     let unauthorised = |message: &str, hint| ApiError {
         status: StatusCode::UNAUTHORIZED,
         code: "unauthorised",
@@ -59,7 +37,7 @@ fn caller(headers: &HeaderMap, tokens: &[(String, Role, [u8; 32])]) -> Result<Ca
     for (name, role, known) in tokens {
         let difference = known.iter().zip(&hash).fold(0, |all, (a, b)| all | (a ^ b));
         if std::hint::black_box(difference) == 0 {
-            found = Some(Caller { name: name.clone(), role: *role });
+            found = Some((name.clone(), *role));
         }
     }
     found.ok_or_else(|| unauthorised("the token is not known", "check `[[access.token]]` in the configuration"))
@@ -77,7 +55,7 @@ mod tests {
             headers.insert("authorization", value.parse().unwrap());
             caller(&headers, &tokens)
         };
-        assert_eq!(with("Bearer right").unwrap(), Caller { name: String::from("firewall"), role: Role::Publisher });
+        assert_eq!(with("Bearer right").unwrap(), (String::from("firewall"), Role::Publisher));
         assert!(with("bearer right").is_ok());
         for wrong in ["Bearer wrong", "Bearer ", "Basic right", "right"] {
             assert_eq!(with(wrong).unwrap_err().status, StatusCode::UNAUTHORIZED, "{wrong}");

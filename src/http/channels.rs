@@ -4,7 +4,7 @@
 //! broker has confirmed the record and this worker's lane does as it says; the other workers hear of it within a second.
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{Path, Request, State},
     http::StatusCode,
@@ -13,18 +13,18 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::{Inside, access::admit, errors::ApiError};
+use super::{
+    Inside,
+    errors::ApiError,
+    guard::{Caller, audit},
+};
 use crate::{
     channel_log::{Deed, Entry, Standing},
     lane::{LaneHandle, LaneState},
-    model::{ChannelId, Role, Timestamp},
+    model::{ChannelId, Timestamp},
 };
-
-/// Who may look, and who may act. Source: contract 7.
-const MAY_LOOK: &[Role] = &[Role::Auditor, Role::Analyst, Role::Admin];
-const MAY_ACT: &[Role] = &[Role::Analyst, Role::Admin];
 
 /// The largest body of a pause or resume, in bytes, and the longest reason in it, in characters.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -56,29 +56,31 @@ pub(super) fn routes(inside: Inside) -> Router {
         .with_state(inside)
 }
 
-async fn list(State(inside): State<Inside>, request: Request) -> Response {
-    let look = || {
-        admit(request.headers(), &inside, MAY_LOOK, "look at channels")?;
-        let shown = inside.channels.borrow().clone();
-        Ok::<_, ApiError>(shown.iter().map(|one| as_json(one, &inside)).collect::<Vec<_>>())
-    };
-    answer(look().map(Value::Array))
+async fn list(State(inside): State<Inside>) -> Json<Value> {
+    let shown = inside.channels.borrow().clone();
+    Json(shown.iter().map(|one| as_json(one, &inside)).collect())
 }
 
-async fn show(State(inside): State<Inside>, Path(id): Path<String>, request: Request) -> Response {
-    let look = || {
-        admit(request.headers(), &inside, MAY_LOOK, "look at channels")?;
-        Ok(as_json(&find(&inside, &id)?, &inside))
-    };
-    answer(look())
+async fn show(State(inside): State<Inside>, Path(id): Path<String>) -> Response {
+    answer(find(&inside, &id).map(|shown| as_json(&shown, &inside)))
 }
 
-async fn pause(State(inside): State<Inside>, Path(id): Path<String>, request: Request) -> Response {
-    answer(decide(&inside, &id, Deed::Pause, request).await)
+async fn pause(
+    State(inside): State<Inside>,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    answer(decide(&inside, &id, Deed::Pause, &caller, request.into_body()).await)
 }
 
-async fn resume(State(inside): State<Inside>, Path(id): Path<String>, request: Request) -> Response {
-    answer(decide(&inside, &id, Deed::Resume, request).await)
+async fn resume(
+    State(inside): State<Inside>,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    answer(decide(&inside, &id, Deed::Resume, &caller, request.into_body()).await)
 }
 
 fn answer(result: Result<Value, ApiError>) -> Response {
@@ -101,9 +103,7 @@ fn find(inside: &Inside, id: &str) -> Result<Shown, ApiError> {
     })
 }
 
-async fn decide(inside: &Inside, id: &str, deed: Deed, request: Request) -> Result<Value, ApiError> {
-    let (head, body) = request.into_parts();
-    let caller = admit(&head.headers, inside, MAY_ACT, "pause or resume a channel")?;
+async fn decide(inside: &Inside, id: &str, deed: Deed, caller: &Caller, body: Body) -> Result<Value, ApiError> {
     let shown = find(inside, id)?;
     let why = read_why(body).await?;
     let entry = Entry::new(shown.id.clone(), deed, &caller.name, why, inside.clock.now());
@@ -116,7 +116,7 @@ async fn decide(inside: &Inside, id: &str, deed: Deed, request: Request) -> Resu
             hint: "send the request again: to pause or resume twice is the same as once",
         }
     })?;
-    info!(channel = %shown.id, by = caller.name, deed = ?deed, why = ?entry.why, "an operator decided");
+    audit(caller, deed.as_str(), shown.id.as_str(), entry.why.as_deref().unwrap_or("done"));
     let mut standing = inside.standing.clone();
     let done_here = async {
         // An error says that the worker stops; then the next one does it.

@@ -4,20 +4,20 @@
 //! request and names itself; 202 means that the broker has confirmed every one.
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes, HttpBody as _},
     extract::{Request, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
     routing::post,
 };
 use futures_util::{StreamExt as _, stream};
 use tracing::{info, warn};
 
-use super::{Inside, access::admit, errors::ApiError};
+use super::{Inside, errors::ApiError, guard::Caller};
 use crate::{
     broker::{Destination, Message, PublishError},
-    model::{Decision, Role},
+    model::Decision,
 };
 
 /// The largest body, in bytes: thirty of the largest decisions.
@@ -30,17 +30,14 @@ pub(super) fn routes(inside: Inside) -> Router {
     Router::new().route("/v1/events", post(take_in)).with_state(inside)
 }
 
-async fn take_in(State(inside): State<Inside>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    match publish(&inside, &head.headers, body).await {
+async fn take_in(State(inside): State<Inside>, Extension(caller): Extension<Caller>, request: Request) -> Response {
+    match publish(&inside, &caller, request.into_body()).await {
         Ok(count) => (StatusCode::ACCEPTED, Json(serde_json::json!({"accepted": count}))).into_response(),
         Err(error) => error.into_response(),
     }
 }
 
-async fn publish(inside: &Inside, headers: &HeaderMap, body: Body) -> Result<usize, ApiError> {
-    // Before the body is read: a stranger must not make us hold megabytes.
-    let caller = admit(headers, inside, &[Role::Publisher], "publish events")?;
+async fn publish(inside: &Inside, caller: &Caller, body: Body) -> Result<usize, ApiError> {
     let too_large = || ApiError {
         status: StatusCode::PAYLOAD_TOO_LARGE,
         code: "too_large",

@@ -1,15 +1,19 @@
 //! The HTTP side: events in, channels shown and paused, metrics and probes out. Two listeners, so that what a scraper may reach is not what the world may.
 //!
-//! Every body, header and wait has a bound. Handlers are thin: they check who calls, read plain values, and call a room.
+//! Every body, header and wait has a bound. The guard checks who calls, by one table of routes; handlers are thin: they read plain
+//! values, and call a room.
 //!
 //! What a reload may change (who may call, which channels there are) is looked at anew for every request.
 //!
-//! Start with [`open`]; `events.rs` and `channels.rs` are the routes that change anything.
+//! Start with [`open`], then `catalogue.rs` and `guard.rs`; the other files are routes by their subject.
 
 mod access;
+mod approvals;
+mod catalogue;
 mod channels;
 mod errors;
 mod events;
+mod guard;
 mod guests;
 mod probes;
 #[cfg(test)]
@@ -20,7 +24,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::Request,
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -29,10 +33,12 @@ use tracing::{info, warn};
 
 pub use self::{access::Tokens, channels::Shown};
 use crate::{
+    approvals::Approvals,
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
     model::Clock,
+    sealing::Key,
     telemetry::Metrics,
 };
 
@@ -55,6 +61,8 @@ pub struct Inside {
     pub draining: CancellationToken,
     /// Cancelled when it has stopped: until then metrics and probes answer.
     pub closing: CancellationToken,
+    /// The pool's key; `None` where none was given, and channels can then not be made over the API.
+    pub key: Option<Key>,
     /// Who may call.
     pub tokens: watch::Receiver<Tokens>,
     /// The channels, in the order of the configuration.
@@ -63,6 +71,8 @@ pub struct Inside {
     pub standing: watch::Receiver<Arc<Standing>>,
     /// Where what operators decide is written down for the whole pool.
     pub log: ChannelLog,
+    /// What is asked for, answered and granted.
+    pub approvals: Approvals,
     /// The time.
     pub clock: Clock,
 }
@@ -91,7 +101,10 @@ pub async fn open(
     };
     info!(api = %doors.api, metrics = %doors.metrics, "listening");
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
-    let api = events::routes(inside.clone()).merge(channels::routes(inside.clone()));
+    let api = events::routes(inside.clone())
+        .merge(channels::routes(inside.clone()))
+        .merge(approvals::routes(inside.clone()))
+        .route_layer(from_fn_with_state(inside.clone(), guard::guard));
     serve(api_listener, bounded(api), draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);
     Ok(doors)
@@ -113,8 +126,9 @@ async fn in_time(request: Request, next: Next) -> Response {
 fn serve(listener: TcpListener, routes: Router, until: CancellationToken, tracker: &TaskTracker) {
     tracker.spawn(async move {
         let stop = until.clone();
-        let server = axum::serve(guests::Places::new(listener), routes)
-            .with_graceful_shutdown(async move { stop.cancelled().await });
+        let server =
+            axum::serve(guests::Places::new(listener), routes.into_make_service_with_connect_info::<guard::Peer>())
+                .with_graceful_shutdown(async move { stop.cancelled().await });
         let overdue = async {
             until.cancelled().await;
             tokio::time::sleep(DRAIN_MAX).await;

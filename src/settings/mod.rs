@@ -120,6 +120,11 @@ impl<'a> Settings<'a> {
         self.notes.remember(secret);
     }
 
+    /// A variable of the environment, for what must not stand in the file.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.notes.variable(name)
+    }
+
     /// A fault at `key` whose value is no secret and may be shown.
     fn fault_showing(&self, key: &str, span: &Range<usize>, problem: String, hint: &str) {
         self.notes.fault(span, Show::Value, self.path_of(key), problem, hint);

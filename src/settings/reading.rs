@@ -121,6 +121,10 @@ impl<'a> Notes<'a> {
         self.warnings.borrow_mut().push(Fault::at(self.text, span, Show::Key, path, problem, hint));
     }
 
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.outside.variable(name)
+    }
+
     pub(super) fn remember(&self, secret: Secret) {
         self.secrets.borrow_mut().push(secret);
     }
