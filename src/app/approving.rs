@@ -1,4 +1,4 @@
-//! The approvals' tasks: what follows the log and what keeps where cards were posted.
+//! The approvals' tasks: what follows the log, what publishes answers, what keeps where cards were posted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ pub(super) struct Approving {
     pub(super) approvals: Approvals,
     /// Where lanes tell of cards.
     pub(super) posted: mpsc::Sender<CardPosted>,
-    /// Answers under way.
+    /// Answers under way, and what publishes them.
     pub(super) answers: TaskTracker,
 }
 
@@ -39,13 +39,18 @@ pub(super) fn start(
     metrics: &Metrics,
     terms: Terms,
     background: &TaskTracker,
-    give_up: &CancellationToken,
+    [stop, give_up]: [&CancellationToken; 2],
 ) -> Approving {
     let answers = TaskTracker::new();
     let approvals = Approvals::new(Arc::clone(broker), clock, metrics.clone(), terms, answers.clone());
     let (posted, told) = mpsc::channel(CARDS_MAX);
     let (following, until) = (approvals.clone(), give_up.clone());
     background.spawn(async move { until.run_until_cancelled(following.follow()).await });
+    let (watching, until) = (approvals.clone(), give_up.clone());
+    background.spawn(async move { until.run_until_cancelled(watching.watch_expiry()).await });
+    // Among the answers: a stop waits for it, and it for the answers.
+    let (publishing, until, stop) = (approvals.clone(), give_up.clone(), stop.clone());
+    answers.spawn(async move { until.run_until_cancelled(publishing.publish_answers(stop)).await });
     let (noting, until) = (approvals.clone(), give_up.clone());
     background.spawn(async move { until.run_until_cancelled(note_cards(noting, told)).await });
     Approving { approvals, posted, answers }

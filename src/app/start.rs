@@ -65,7 +65,7 @@ impl Worker {
         };
         // Each log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
         let (settler, logger, asker) = (start_settler(), start_settler(), start_settler());
-        let approving = approving::start(&broker, clock, &metrics, plan.approvals, &background, &give_up);
+        let approving = approving::start(&broker, clock, &metrics, plan.approvals, &background, [&stop, &give_up]);
 
         let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)?;
         let tools = LaneTools {
@@ -98,6 +98,7 @@ impl Worker {
             channels: boards.shown.subscribe(),
             standing: boards.standing.subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
+            approvals: approving.approvals,
             slack,
             clock,
         };

@@ -145,6 +145,7 @@ impl Inner {
 
     /// An answer that was given here is the first.
     fn won(&self, name: &Name) {
+        self.won_here().insert(name.clone());
         let Some(Answered { approval, click }) = self.table().get(name).and_then(Answered::of) else { return };
         self.metrics.approvals.with_label_values(&[click.answer.as_str(), click.via.as_str()]).inc();
         if let Some(decision) = &approval.decision {

@@ -14,12 +14,17 @@
 //! Start with `table.rs`, which is pure and holds every rule; `record.rs` is the wire format; [`Approvals::answer`] is the door.
 
 mod follower;
+mod publishing;
 mod record;
 mod slim;
 mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
@@ -31,13 +36,14 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+pub use publishing::answer_id;
 pub use record::{Answer, By, Card, Claim, Click, Deed, Entry, RecordError, Shown, Via, asked};
 pub use table::{Approval, Change, Fate, Grant, Limits, Scope, State, Table};
 use uuid::Uuid;
 
+pub use crate::channels::button::Name;
 use crate::{
     broker::{Broker, Destination, Log, Message, PublishError},
-    channels::button::Name,
     model::Clock,
     telemetry::Metrics,
 };
@@ -57,6 +63,9 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(2);
 
 /// How much news is kept for those who listen slowly. Who falls behind is told [`News::Whole`].
 const NEWS_MAX: usize = 1_024;
+
+/// How often it is looked whose time is over.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +187,8 @@ struct Inner {
     places: Semaphore,
     /// The clicks of this worker that were not heard of yet, and who waits for each.
     mine: Mutex<HashMap<Uuid, Mine>>,
+    /// What was answered here and is not planned for publishing yet.
+    won_here: Mutex<HashSet<Name>>,
 }
 
 /// A click of this worker that was not heard of yet.
@@ -201,6 +212,7 @@ impl Approvals {
             tasks,
             places: Semaphore::new(ANSWERS_MAX),
             mine: Mutex::default(),
+            won_here: Mutex::default(),
         }))
     }
 
@@ -240,6 +252,21 @@ impl Approvals {
         self.0.append(&Entry::new(deed, self.0.clock.now())).await
     }
 
+    /// Tells listeners when the time of an approval is over. Runs for ever.
+    pub async fn watch_expiry(self) {
+        let mut told = self.0.clock.now();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = self.0.clock.now();
+            let expired: Vec<Arc<Approval>> = self.0.table().expired(told, now).cloned().collect();
+            told = told.max(now);
+            for approval in expired {
+                // An error says that nobody listens.
+                drop(self.0.news.send(News::Expired(approval)));
+            }
+        }
+    }
+
     /// Gives an answer, and says what has become of it, which can take a while: the broker may be away. It is finished even if the
     /// caller does not wait for it, and giving the same click again changes nothing.
     pub async fn answer(&self, click: Click) -> Result<Outcome, AnswerError> {
@@ -270,6 +297,10 @@ impl Inner {
 
     fn mine(&self) -> MutexGuard<'_, HashMap<Uuid, Mine>> {
         self.mine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn won_here(&self) -> MutexGuard<'_, HashSet<Name>> {
+        self.won_here.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn append(&self, entry: &Entry) -> Result<(), PublishError> {

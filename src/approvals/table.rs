@@ -328,11 +328,6 @@ impl Table {
         due.filter_map(|(_, name)| self.get(name))
     }
 
-    /// When the next one ends that ends after `after`.
-    pub fn next_end(&self, after: Timestamp) -> Option<Timestamp> {
-        self.ends_after(after).next().map(|(end, _)| Timestamp::from_unix_millis(*end))
-    }
-
     fn ends_after(&self, after: Timestamp) -> impl Iterator<Item = &(i64, Name)> {
         // The least name of the next millisecond.
         self.ends.range((after.unix_millis().saturating_add(1), Name::Whole(String::new()))..)

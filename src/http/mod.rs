@@ -8,6 +8,7 @@
 //! Start with [`open`], then `catalogue.rs` and `guard.rs`; the other files are routes by their subject.
 
 mod access;
+mod approvals;
 mod catalogue;
 mod channels;
 mod errors;
@@ -33,6 +34,7 @@ use tracing::{info, warn};
 
 pub use self::{access::Tokens, channels::Shown};
 use crate::{
+    approvals::Approvals,
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
@@ -71,6 +73,8 @@ pub struct Inside {
     pub standing: watch::Receiver<Arc<Standing>>,
     /// Where what operators decide is written down for the whole pool.
     pub log: ChannelLog,
+    /// What is asked for, answered and granted.
+    pub approvals: Approvals,
     /// Who takes clicks of Slack's.
     pub slack: Desk,
     /// The time.
@@ -103,6 +107,7 @@ pub async fn open(
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
     let api = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
+        .merge(approvals::routes(inside.clone()))
         .merge(slack::routes(inside.clone()))
         .route_layer(from_fn_with_state(inside.clone(), guard::guard));
     serve(api_listener, bounded(api), draining, tracker);

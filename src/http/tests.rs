@@ -8,6 +8,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    approvals::Terms,
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
     model::{Clock, Role},
@@ -45,7 +46,8 @@ impl House {
             tokens: tokens.subscribe(),
             channels: watch::Sender::new(Arc::from([])).subscribe(),
             standing: watch::Sender::default().subscribe(),
-            log: ChannelLog::new(broker),
+            log: ChannelLog::new(Arc::clone(&broker)),
+            approvals: Approvals::new(broker, Clock::System, Metrics::new(), Terms::default(), TaskTracker::new()),
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
