@@ -36,6 +36,8 @@ impl House {
         let right = (String::from("firewall"), Role::Publisher, Sha256::digest(b"right").into());
         let tokens =
             watch::Sender::new(Tokens::from([right, token("auditor", Role::Auditor), token("analyst", Role::Analyst)]));
+        let approvals =
+            Approvals::new(Arc::clone(&broker), Clock::System, Metrics::new(), Terms::default(), TaskTracker::new());
         let inside = Inside {
             metrics: Metrics::new(),
             store,
@@ -47,7 +49,8 @@ impl House {
             channels: watch::Sender::new(Arc::from([])).subscribe(),
             standing: watch::Sender::default().subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
-            approvals: Approvals::new(broker, Clock::System, Metrics::new(), Terms::default(), TaskTracker::new()),
+            slack: Desk::idle(approvals.clone()),
+            approvals,
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -110,6 +110,12 @@ impl Desk {
         Self(Arc::new(Inner { approvals, board, courier, renew, tasks, places, forged, replaced }))
     }
 
+    /// A desk that knows no channel, for tests of what stands around it.
+    #[cfg(test)]
+    pub(crate) fn idle(approvals: Approvals) -> Self {
+        tests::idle(approvals)
+    }
+
     /// Takes a request that came from `from`.
     pub async fn take(&self, headers: &HeaderMap, body: &[u8], from: IpAddr) -> Taken {
         let inner = &self.0;
@@ -384,3 +390,7 @@ fn in_words(outcome: &Result<Outcome, AnswerError>) -> &'static str {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+pub(super) mod tests;
