@@ -116,6 +116,7 @@ pub struct Worker {
     closing: CancellationToken,
     intake_and_lanes: TaskTracker,
     answers: TaskTracker,
+    following: TaskTracker,
     carrier: TaskTracker,
     carriers: usize,
     background: TaskTracker,
@@ -181,11 +182,16 @@ impl Worker {
 
     /// Resolves when a part of the worker has ended that never should: then it must be stopped and started again.
     pub async fn broken(&self) {
-        // Steward, lanes, intake and carriers end only on `stop`. A tracker cannot tell which task ended, but their number can.
-        let whole = || self.whole.load(Ordering::Acquire);
-        while (self.intake_and_lanes.len() >= whole() && self.carrier.len() >= self.carriers)
-            || self.stop.is_cancelled()
-        {
+        // Steward, lanes, intake, carriers and the approvals' tasks end only on `stop`. A tracker cannot tell which task ended, but
+        // their number can.
+        let [answering, following] = approving::TASKS;
+        let whole = || {
+            self.intake_and_lanes.len() >= self.whole.load(Ordering::Acquire)
+                && self.carrier.len() >= self.carriers
+                && self.answers.len() >= answering
+                && self.following.len() >= following
+        };
+        while whole() || self.stop.is_cancelled() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
