@@ -300,6 +300,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_asked_for_is_in_the_approvals_log_before_the_decision_is_settled_also_where_no_decisions_are_kept()
+    {
+        let mut bench = Bench::new(false);
+        let json = serde_json::json!({
+            "id": "1", "time": "2026-06-01T12:00:00Z", "decision": "REQUIRE_APPROVAL", "severity": "LOW",
+            "agent": {"id": "a"}, "tool": "t", "approval": {"id": "apr_7"},
+        });
+        bench.arrives(1, json.to_string());
+        let Job::Publish { message, receipt, .. } = bench.jobs.recv().await.unwrap() else { panic!("not recorded") };
+        assert_eq!(message.to, Destination::Log(Log::Approvals));
+        let record = approvals::Entry::decode(&message.body).unwrap().unwrap();
+        let approvals::Deed::Asked(decision) = record.deed else { panic!("something else: {record:?}") };
+        assert_eq!((decision.raw(), message.id), (&Bytes::from(json.to_string()), record.id.to_string()));
+        tokio::task::yield_now().await;
+        assert_eq!(bench.closed(), []);
+        receipt.settle();
+        assert_eq!(bench.closed(), [(1, true)]);
+        // One that carries an approval and asks for nothing is none.
+        let mut json = json;
+        json["decision"] = "DENY".into();
+        bench.arrives(2, json.to_string());
+        while bench.closed() != [(1, true), (2, true)] {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
     async fn a_canary_goes_to_the_channel_that_it_tests_and_is_neither_counted_nor_logged() {
         let mut bench = Bench::new(true);
         let canary = |channel: &str| own::canary(&channel.parse().unwrap(), 1, Clock::System.now());

@@ -23,13 +23,18 @@ const AGAIN_FIRST: Duration = Duration::from_millis(200);
 const AGAIN_LONGEST: Duration = Duration::from_secs(5);
 const NOTE_MAX: Duration = Duration::from_mins(5);
 
+/// How many tasks there are while all is well: among the answers, and of those that follow the log.
+pub(super) const TASKS: [usize; 2] = [2, 2];
+
 /// The approvals, and what belongs to them.
 pub(super) struct Approving {
     pub(super) approvals: Approvals,
     /// Where lanes tell of cards.
     pub(super) posted: mpsc::Sender<CardPosted>,
-    /// Answers under way, and what publishes them.
+    /// Answers under way, what publishes them, and what writes down cards.
     pub(super) answers: TaskTracker,
+    /// What follows the log.
+    pub(super) following: TaskTracker,
 }
 
 /// Starts the tasks; they run until `give_up`, so that answers under way at a stop are still heard of.
@@ -38,22 +43,22 @@ pub(super) fn start(
     clock: Clock,
     metrics: &Metrics,
     terms: Terms,
-    background: &TaskTracker,
     [stop, give_up]: [&CancellationToken; 2],
 ) -> Approving {
-    let answers = TaskTracker::new();
+    let (answers, following) = (TaskTracker::new(), TaskTracker::new());
     let approvals = Approvals::new(Arc::clone(broker), clock, metrics.clone(), terms, answers.clone());
     let (posted, told) = mpsc::channel(CARDS_MAX);
-    let (following, until) = (approvals.clone(), give_up.clone());
-    background.spawn(async move { until.run_until_cancelled(following.follow()).await });
+    let (reading, until) = (approvals.clone(), give_up.clone());
+    following.spawn(async move { until.run_until_cancelled(reading.follow()).await });
     let (watching, until) = (approvals.clone(), give_up.clone());
-    background.spawn(async move { until.run_until_cancelled(watching.watch_expiry()).await });
+    following.spawn(async move { until.run_until_cancelled(watching.watch_expiry()).await });
     // Among the answers: a stop waits for it, and it for the answers.
     let (publishing, until, stop) = (approvals.clone(), give_up.clone(), stop.clone());
     answers.spawn(async move { until.run_until_cancelled(publishing.publish_answers(stop)).await });
+    // It ends by itself when the last lane is gone and all is written down.
     let (noting, until) = (approvals.clone(), give_up.clone());
-    background.spawn(async move { until.run_until_cancelled(note_cards(noting, told)).await });
-    Approving { approvals, posted, answers }
+    answers.spawn(async move { until.run_until_cancelled(note_cards(noting, told)).await });
+    Approving { approvals, posted, answers, following }
 }
 
 /// Writes down where cards were posted, one after another, as long as that has a chance: one that is lost stays as it was posted.

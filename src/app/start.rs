@@ -64,8 +64,8 @@ impl Worker {
             Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), clock, &carrier, give_up.clone())
         };
         // Each log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
-        let (settler, logger, asker) = (start_settler(), start_settler(), start_settler());
-        let approving = approving::start(&broker, clock, &metrics, plan.approvals, &background, [&stop, &give_up]);
+        let (settler, logger, clerk) = (start_settler(), start_settler(), start_settler());
+        let approving = approving::start(&broker, clock, &metrics, plan.approvals, [&stop, &give_up]);
 
         let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)?;
         let tools = LaneTools {
@@ -82,7 +82,7 @@ impl Worker {
             router: routing.clone(),
             settler,
             logger: keep_decisions.then_some(logger),
-            asker,
+            asker: clerk,
             clock,
             metrics: metrics.clone(),
         };
@@ -134,6 +134,7 @@ impl Worker {
             closing,
             intake_and_lanes,
             answers: approving.answers,
+            following: approving.following,
             carrier,
             carriers: 2 + usize::from(keep_decisions),
             background,

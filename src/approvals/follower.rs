@@ -5,13 +5,17 @@
 //!
 //! Nothing here waits for anything but the log: publishing and changing cards are other tasks' work.
 
-use std::{mem, sync::PoisonError, time::Duration};
+use std::{
+    mem,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
-use super::{Answered, Approvals, Deed, Entry, Fate, Inner, News, Table, record};
+use super::{Answered, Approvals, Deed, Entry, Fate, Inner, News, Table, healing, record};
 use crate::{
     broker::{BrokerError, Destination, End, Health, Log, Message, Record, Start},
     channels::button::Name,
@@ -39,7 +43,7 @@ enum Present {
 impl Approvals {
     /// Follows the log, until the broker is closed.
     pub async fn follow(self) {
-        let inner = &*self.0;
+        let inner = &self.0;
         let mut health = inner.broker.health();
         let mut wait = AGAIN_FIRST;
         loop {
@@ -67,7 +71,7 @@ impl Approvals {
 
 impl Inner {
     /// Reads the whole log into a new table, puts it in the old one's place, then takes each record in as it comes.
-    async fn read(&self, wait: &mut Duration) -> Result<(), BrokerError> {
+    async fn read(self: &Arc<Self>, wait: &mut Duration) -> Result<(), BrokerError> {
         let present = self.find_present().await?;
         let mut records = self.broker.read(Log::Approvals, Start::First, End::Follow);
         let mut table = Table::default();
@@ -99,10 +103,11 @@ impl Inner {
         Ok(())
     }
 
-    fn replace(&self, table: Table) {
+    fn replace(self: &Arc<Self>, table: Table) {
         let forgotten = table.live_forgotten();
         let before = mem::replace(&mut *self.table.write().unwrap_or_else(PoisonError::into_inner), table);
-        self.tell_forgotten(before.live_forgotten(), forgotten);
+        tell_forgotten(before.live_forgotten(), forgotten);
+        self.heal(healing::lost(&before, &self.table(), self.clock.now()));
         let waiting: Vec<(Uuid, Name)> = self.mine().iter().map(|(id, mine)| (*id, mine.approval.clone())).collect();
         for (click, approval) in waiting {
             let fate = self.table().fate(click);
@@ -113,6 +118,24 @@ impl Inner {
         self.known.send_replace(true);
         // An error says that nobody listens.
         drop(self.news.send(News::Whole));
+    }
+
+    /// Appends again what the log has lost, beside the following.
+    fn heal(self: &Arc<Self>, lost: Vec<Entry>) {
+        if lost.is_empty() {
+            return;
+        }
+        let (records, inner) = (lost.len(), Arc::clone(self));
+        warn!(records, "the log of the approvals has lost what this worker had read in it; it is appended again");
+        self.tasks.spawn(async move {
+            for entry in lost {
+                if let Err(error) = inner.append(&entry).await {
+                    // The connection is lost again, and after the next one it is looked again.
+                    warn!(%error, hint = error.hint(), "what the log of the approvals has lost could not be appended again");
+                    return;
+                }
+            }
+        });
     }
 
     fn take_in(&self, entry: Entry) {
@@ -127,7 +150,7 @@ impl Inner {
             let fate = click.as_ref().and_then(|(click, _)| table.fate(*click));
             (change, fate, (before, table.live_forgotten()))
         };
-        self.tell_forgotten(forgotten.0, forgotten.1);
+        tell_forgotten(forgotten.0, forgotten.1);
         if let (Some((click, approval)), Some(fate)) = (click, fate) {
             self.heard(&approval, click, fate);
         }
@@ -153,15 +176,6 @@ impl Inner {
         }
     }
 
-    fn tell_forgotten(&self, before: u64, now: u64) {
-        if now > before {
-            error!(
-                approvals = now - before,
-                "more approvals wait or are granted than a worker can remember: the oldest cannot be answered any more"
-            );
-        }
-    }
-
     /// Finds out where the log ends at present. A stream cannot be asked for its end, and finding it by waiting for silence takes
     /// long, so a mark is appended: all that was there before stands before it. Where nothing can be written (a broker with a
     /// full disk still reads), it is waited for all the same.
@@ -177,6 +191,15 @@ impl Inner {
             last = Present::At(record?.offset);
         }
         Ok(last)
+    }
+}
+
+fn tell_forgotten(before: u64, now: u64) {
+    if now > before {
+        error!(
+            approvals = now - before,
+            "more approvals wait or are granted than a worker can remember: the oldest cannot be answered any more"
+        );
     }
 }
 

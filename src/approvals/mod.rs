@@ -14,6 +14,7 @@
 //! Start with `table.rs`, which is pure and holds every rule; `record.rs` is the wire format; [`Approvals::answer`] is the door.
 
 mod follower;
+mod healing;
 mod publishing;
 mod record;
 mod slim;
@@ -49,7 +50,7 @@ use crate::{
 };
 
 /// How long an answer may take to be recorded and heard of.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// How many answers may be under way at once: each is a person who waits.
 const ANSWERS_MAX: usize = 1_024;
@@ -195,7 +196,7 @@ struct Inner {
 #[derive(Debug)]
 struct Mine {
     approval: Name,
-    heard: oneshot::Sender<Fate>,
+    heard: Vec<oneshot::Sender<Fate>>,
 }
 
 impl Approvals {
@@ -271,11 +272,17 @@ impl Approvals {
     /// caller does not wait for it, and giving the same click again changes nothing.
     pub async fn answer(&self, click: Click) -> Result<Outcome, AnswerError> {
         let click = Click { grant: self.0.terms.grant, ..click };
+        let (heard, judged) = {
+            let table = self.0.table();
+            (table.fate(click.id), table.judge(&click))
+        };
         // What is certain already needs no record, so that nobody can fill the log by clicking.
-        match self.0.table().judge(&click) {
-            Fate::Won => {}
-            Fate::Unknown if !self.known() => return Err(AnswerError::NotRead),
-            fate @ (Fate::Late | Fate::Expired | Fate::Unknown) => return self.0.outcome(&click, fate),
+        match (heard, judged) {
+            (None, Fate::Won) => {}
+            (None, Fate::Unknown) if !self.known() => return Err(AnswerError::NotRead),
+            (Some(fate), _) | (None, fate @ (Fate::Late | Fate::Expired | Fate::Unknown)) => {
+                return self.0.outcome(&click, fate);
+            }
         }
         if self.0.tasks.is_closed() {
             return Err(AnswerError::Stopping);
@@ -313,7 +320,8 @@ impl Inner {
     async fn record(&self, click: &Click) -> Result<Fate, AnswerError> {
         let deadline = Instant::now() + ANSWER_MAX;
         let (heard, mut fate) = oneshot::channel();
-        self.mine().insert(click.id, Mine { approval: click.approval.clone(), heard });
+        let new = || Mine { approval: click.approval.clone(), heard: Vec::new() };
+        self.mine().entry(click.id).or_insert_with(new).heard.push(heard);
         let entry = Entry::new(Deed::Click(click.clone()), click.at);
         let mut wait = AGAIN_FIRST;
         let mut trouble = None;
@@ -321,7 +329,7 @@ impl Inner {
             let appended = tokio::select! {
                 biased;
                 // It may be heard of before the broker confirms it.
-                Ok(fate) = &mut fate => return Ok(fate),
+                fate = &mut fate => return fate.map_err(|_| AnswerError::NotHeard),
                 appended = timeout_at(deadline, self.append(&entry)) => appended,
             };
             let patience = match appended {
@@ -337,9 +345,14 @@ impl Inner {
                 }
                 Err(_) => break,
             };
-            if let Ok(Ok(fate)) = timeout_at(deadline.min(Instant::now() + patience), &mut fate).await {
-                return Ok(fate);
+            if let Ok(fate) = timeout_at(deadline.min(Instant::now() + patience), &mut fate).await {
+                return fate.map_err(|_| AnswerError::NotHeard);
             }
+        }
+        // It may still be heard of, and is then counted and published here; but only so many are waited for.
+        let mut mine = self.mine();
+        if mine.len() > ANSWERS_MAX {
+            mine.remove(&click.id);
         }
         Err(trouble.map_or(AnswerError::NotHeard, AnswerError::NotRecorded))
     }
@@ -357,8 +370,10 @@ impl Inner {
     /// Tells who waits for a click what it came to; whether it was one of this worker's.
     fn tell(&self, click: Uuid, fate: Fate) -> bool {
         let Some(Mine { heard, .. }) = self.mine().remove(&click) else { return false };
-        // An error says that nobody waits any more.
-        heard.send(fate).ok();
+        for heard in heard {
+            // An error says that nobody waits any more.
+            heard.send(fate).ok();
+        }
         true
     }
 }

@@ -27,7 +27,7 @@ use super::{ANSWERS_MAX, Answer, Answered, Approval, Approvals, Change, Deed, En
 use crate::{
     broker::{Destination, Message, PublishError},
     channels::button::Name,
-    model::Timestamp,
+    model::{Decision, Timestamp},
 };
 
 /// The namespace of the ids: itself the UUIDv5 of the DNS name `answers.interven-alerts` in the DNS namespace.
@@ -70,10 +70,13 @@ struct Plan {
     own: bool,
 }
 
+/// What has become of a try.
+type Tried = (Name, Plan, Result<(), PublishError>);
+
 struct Publisher<'a> {
     inner: &'a Inner,
     plans: HashMap<Name, Plan>,
-    under_way: FuturesUnordered<BoxFuture<'a, (Name, Plan, Result<(), PublishError>)>>,
+    under_way: FuturesUnordered<BoxFuture<'a, Tried>>,
     told_at: Option<Instant>,
 }
 
@@ -255,7 +258,7 @@ fn message(answered: &Answered) -> Message {
     let Answered { approval, click } = answered;
     let decision = approval.decision.as_deref();
     let claimed = click.claim.as_ref().and_then(|claim| claim.tool.whole());
-    let tool = decision.map(|decision| decision.tool()).or(claimed);
+    let tool = decision.map(Decision::tool).or(claimed);
     let mut key = format!("{}.{}", click.answer.past(), tool.unwrap_or("unknown"));
     key.truncate(key.floor_char_boundary(KEY_BYTES_MAX));
     let id = answer_id(&approval.name);
@@ -269,7 +272,7 @@ fn message(answered: &Answered) -> Message {
         "at": click.at,
         "agent": decision.map_or(Value::Null, |one| json!({"id": one.agent.id, "name": one.agent.name})),
         "tool": tool,
-        "operation": decision.and_then(|decision| decision.operation()),
+        "operation": decision.and_then(Decision::operation),
         "grant": approval.granted_until().map(|end| json!({"expires_at": end})),
     });
     Message { to: Destination::ApprovalsExchange(key), id: id.to_string(), body: Bytes::from(body.to_string()) }

@@ -55,7 +55,7 @@ pub enum Fate {
     Late,
     /// It came when the time was over.
     Expired,
-    /// Nobody asked for this approval, and it has no button to show.
+    /// Nobody asked for this approval: there is no record of it and no button, or the button is of another tool.
     Unknown,
 }
 
@@ -289,14 +289,19 @@ impl Table {
         self.fates.get(&click).copied()
     }
 
-    /// What a click would come to if it were the next record.
+    /// What a click would come to if it were the next record. A button proves that we asked, and for what: its tool must be that of
+    /// the decision, or else two decisions with the same approval id could be granted by each other's cards.
     pub fn judge(&self, click: &Click) -> Fate {
         let approval = self.get(&click.approval);
         if let Some(answer) = approval.and_then(|approval| approval.answer.as_ref()) {
             return if answer.id == click.id { Fate::Won } else { Fate::Late };
         }
         let asked = approval.and_then(|approval| approval.asked());
-        if asked.is_none() && click.claim.is_none() {
+        let proof = match (approval.and_then(|approval| approval.decision.as_ref()), &click.claim) {
+            (Some(decision), Some(claim)) => claim.tool.is(decision.tool_name()),
+            (asked, claim) => asked.is_some() || claim.is_some(),
+        };
+        if !proof {
             return Fate::Unknown;
         }
         let ends = asked.and_then(|asked| asked.expires_at).into_iter();
@@ -350,8 +355,12 @@ impl Table {
 
     fn asked(&mut self, decision: Arc<Decision>) -> Option<Change> {
         let name = Name::of(&decision.approval_asked()?.id);
-        if self.get(&name).is_some_and(|approval| approval.decision.is_some()) {
-            return None;
+        if let Some(approval) = self.get(&name) {
+            let claim = approval.answer.as_ref().and_then(|answer| answer.claim.as_ref());
+            // The first one counts; and what was answered by a button was what the button said.
+            if approval.decision.is_some() || claim.is_some_and(|claim| !claim.tool.is(decision.tool_name())) {
+                return None;
+            }
         }
         self.make_place(&name);
         let approval = self.change(&name, |approval| {

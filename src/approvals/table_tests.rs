@@ -88,6 +88,23 @@ fn a_button_proves_that_we_asked_and_nothing_else_does() {
 }
 
 #[test]
+fn a_button_for_another_tool_than_the_one_that_is_asked_for_answers_nothing() {
+    // Goal: of two decisions with the same approval id, nobody grants one by the card of the other.
+    let other = || {
+        let claim = Claim { tool: Name::of("shell.run"), expires_at: None };
+        Click { claim: Some(claim), ..click("apr", Answer::Approve) }
+    };
+    let (after_it, before_it) = (other(), other());
+    let mut asked_first = table([asked("apr", "slack", None), clicked(&after_it)]);
+    assert_eq!(asked_first.fate(after_it.id), Some(Fate::Unknown));
+    assert!(asked_first.apply(clicked(&sealed(click("apr", Answer::Deny), None))).is_some());
+    let clicked_first = table([clicked(&before_it), asked("apr", "slack", None)]);
+    assert_eq!(clicked_first.fate(before_it.id), Some(Fate::Won));
+    assert!(clicked_first.get(&name()).unwrap().decision.is_none(), "it is another one that asks");
+    assert!(clicked_first.grant(&scope("agt_42", "slack", Some("post_message")), after(2)).is_none());
+}
+
+#[test]
 fn the_earlier_of_two_ends_counts() {
     for (asked_end, sealed_end) in [(10, 99), (99, 10)] {
         let button = at(sealed(click("apr", Answer::Approve), Some(after(sealed_end))), 10);
@@ -133,7 +150,7 @@ fn a_grant_holds_for_the_same_agent_tool_and_operation_from_the_answer_until_its
 
 #[test]
 fn of_several_grants_for_the_same_the_one_that_ends_last_counts() {
-    let short = Click { grant: Duration::from_secs(60), ..at(click("b", Answer::Approve), 6) };
+    let short = Click { grant: Duration::from_mins(1), ..at(click("b", Answer::Approve), 6) };
     let entries = [asked("a", "slack", None), asked("b", "slack", None), asked("c", "slack", None)];
     let clicks = [at(click("a", Answer::Approve), 5), short, at(click("c", Answer::Deny), 7)];
     let table = table(entries.into_iter().chain(clicks.iter().map(clicked)));
@@ -316,7 +333,7 @@ proptest! {
             let won = clicks.iter().filter(|click| steady.fate(**click) == Some(Fate::Won));
             let of_this = log.iter().filter_map(|entry| match &entry.deed {
                 Deed::Click(click) if click.approval == *name => Some(click.id),
-                _ => None,
+                Deed::Asked(_) | Deed::Click(_) | Deed::Published(_) | Deed::Posted(..) | Deed::Updated(..) => None,
             }).collect::<BTreeSet<_>>();
             let won: BTreeSet<Uuid> = won.copied().filter(|click| of_this.contains(click)).collect();
             prop_assert_eq!(won, BTreeSet::from([*id]), "exactly one click won");

@@ -203,7 +203,7 @@ fn as_json(approval: &Approval, now: Timestamp) -> Value {
     let grant = approval.granted_until().filter(|_| approval.decision.is_some());
     json!({
         "id": approval.id(), "state": approval.state(now).as_str(), "expires_at": approval.expires_at(),
-        "decision": decision, "answer": answer, "grant": grant.map(|end| json!({"expires_at": end})),
+        "decision": decision, "answer": answer, "published": approval.published, "grant": grant.map(|end| json!({"expires_at": end})),
     })
 }
 
