@@ -13,6 +13,8 @@
 //! Start with `start.rs`, then `steward.rs`; `reload.rs` is how a new configuration is taken over, `made.rs` how channels are that
 //! operators make over the API, `orphans.rs` what becomes of the deliveries of a channel that is gone.
 
+mod approving;
+mod interacting;
 mod made;
 mod orphans;
 mod reload;
@@ -115,6 +117,8 @@ pub struct Worker {
     give_up: CancellationToken,
     closing: CancellationToken,
     intake_and_lanes: TaskTracker,
+    answers: TaskTracker,
+    following: TaskTracker,
     carrier: TaskTracker,
     carriers: usize,
     background: TaskTracker,
@@ -180,11 +184,16 @@ impl Worker {
 
     /// Resolves when a part of the worker has ended that never should: then it must be stopped and started again.
     pub async fn broken(&self) {
-        // Steward, lanes, intake and carriers end only on `stop`. A tracker cannot tell which task ended, but their number can.
-        let whole = || self.whole.load(Ordering::Acquire);
-        while (self.intake_and_lanes.len() >= whole() && self.carrier.len() >= self.carriers)
-            || self.stop.is_cancelled()
-        {
+        // Steward, lanes, intake, carriers and the approvals' tasks end only on `stop`. A tracker cannot tell which task ended, but
+        // their number can.
+        let [answering, following] = approving::TASKS;
+        let whole = || {
+            self.intake_and_lanes.len() >= self.whole.load(Ordering::Acquire)
+                && self.carrier.len() >= self.carriers
+                && self.answers.len() >= answering
+                && self.following.len() >= following
+        };
+        while whole() || self.stop.is_cancelled() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -200,6 +209,8 @@ impl Worker {
         // The carrier ends when the last handle of a lane is gone: the steward, which ends now, takes the router's with it.
         let in_order = async {
             self.intake_and_lanes.wait().await;
+            self.answers.close();
+            self.answers.wait().await;
             self.carrier.close();
             self.carrier.wait().await;
         };
