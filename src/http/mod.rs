@@ -8,6 +8,7 @@
 //! Start with [`open`], then `catalogue.rs` and `guard.rs`; the other files are routes by their subject.
 
 mod access;
+mod approvals;
 mod catalogue;
 mod channel_changes;
 mod channels;
@@ -25,6 +26,7 @@ mod probes;
 mod serving;
 mod session;
 mod sessions;
+mod slack;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -40,10 +42,11 @@ use tracing::{info, warn};
 pub use self::{access::Tokens, channels::Shown, terms::Terms};
 use self::{guard::Gate, limits::bounded, serving::serve, sessions::Sessions, throttle::Throttle};
 use crate::{
+    approvals::Approvals,
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
-    managed::Desk,
+    interactions, managed,
     model::{Clock, Role},
     sealing::Key,
     telemetry::Metrics,
@@ -75,7 +78,11 @@ pub struct Inside {
     /// Where what operators decide is written down for the whole pool.
     pub log: ChannelLog,
     /// Where operators change channels of that log, and try them.
-    pub desk: Desk,
+    pub desk: managed::Desk,
+    /// What is asked for, answered and granted.
+    pub approvals: Approvals,
+    /// Who takes clicks of Slack's.
+    pub slack: interactions::Desk,
     /// The time.
     pub clock: Clock,
 }
@@ -110,6 +117,8 @@ pub async fn open(
         .merge(channels::routes(inside.clone()))
         .merge(dead_letters::routes(inside.clone(), tracker))
         .merge(explain::routes(inside.clone()))
+        .merge(approvals::routes(inside.clone()))
+        .merge(slack::routes(inside.clone()))
         .merge(session::routes(gate.clone()))
         .merge(openapi::routes())
         .route_layer(from_fn_with_state(gate, guard::guard));

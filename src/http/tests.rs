@@ -13,6 +13,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    approvals::Terms,
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
     model::{Clock, Role},
@@ -56,6 +57,8 @@ impl House {
         let terms = terms::Terms::new("https://alerts.example.com", Duration::from_hours(12), Vec::new());
         let terms = watch::Sender::new(Arc::new(terms));
         let channels = watch::Sender::new(Arc::from([]));
+        let approvals =
+            Approvals::new(Arc::clone(&broker), Clock::System, Metrics::new(), Terms::default(), TaskTracker::new());
         let inside = Inside {
             metrics: Metrics::new(),
             store,
@@ -68,14 +71,16 @@ impl House {
             channels: channels.subscribe(),
             standing: watch::Sender::default().subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
-            desk: Desk::new(
+            desk: crate::managed::Desk::new(
                 None,
-                broker,
+                Arc::clone(&broker),
                 Clock::System,
                 crate::model::Scrubber::default(),
                 watch::Sender::new(None).subscribe(),
                 watch::Sender::default().subscribe(),
             ),
+            slack: crate::interactions::Desk::idle(approvals.clone()),
+            approvals,
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

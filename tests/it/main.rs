@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod approvals;
 mod architecture;
 mod broker;
 mod chaos;
