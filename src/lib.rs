@@ -18,6 +18,7 @@
 //! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
 //! - [`channel_log`]: what operators decided about channels, for the whole pool.
 //! - [`sealing`]: the pool's key, and what is sealed with it.
+//! - [`export`]: what was decided, out of the decisions log, for those who pull.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
 //! - [`stand_ins`]: local endpoints that answer as the real ones do, for the demo and the tests.
@@ -39,6 +40,7 @@ pub mod channels;
 pub mod cli;
 pub mod config;
 pub mod dead_letters;
+pub mod export;
 pub mod formats;
 pub mod http;
 pub mod intake;

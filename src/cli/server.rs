@@ -24,6 +24,15 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_mins(1);
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
 
+/// Limits of one long answer: all of it, and the longest silence in it. A worker that has nothing to send yet shows that it works.
+const DOWNLOAD_MAX: Duration = Duration::from_hours(24 * 7);
+const SILENCE_MAX: Duration = Duration::from_mins(2);
+
+/// The largest refusal that is read, in bytes.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+const TOO_LONG: &str = "it took too long";
+
 /// The largest answer, in bytes: ten thousand channels.
 const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -78,6 +87,16 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// Whether no other worker would answer otherwise.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Silent(_) => false,
+            Self::Refused { status, .. } => {
+                !status.is_server_error() && ![StatusCode::NOT_FOUND, StatusCode::TOO_MANY_REQUESTS].contains(status)
+            }
+        }
+    }
+
     /// The failure to end with.
     pub fn failure(self, server: &str) -> Failure {
         match self {
@@ -193,18 +212,62 @@ impl Server {
             }
             bytes.extend_from_slice(&chunk);
         }
-        let answer: Result<Value, _> = serde_json::from_slice(&bytes);
         if status.is_success() {
-            return answer
+            return serde_json::from_slice(&bytes)
                 .map_err(|_| Trouble::Silent(String::from("its answer is not JSON: is this a worker's API?")));
         }
-        let error = answer.unwrap_or_default();
-        let text = |key: &str| error["error"][key].as_str().map(|text| printable(text).chars().take(500).collect());
-        Err(Trouble::Refused {
-            status,
-            message: text("message").unwrap_or_else(|| format!("it answered {status}")),
-            hint: text("hint").unwrap_or_else(|| String::from("check that this is the address of a worker's API")),
-        })
+        Err(refused(status, &bytes))
+    }
+
+    /// Asks for something that may be long, and comes piece by piece.
+    pub async fn download(&self, path: &str, query: &[(&str, String)]) -> Result<Download, Trouble> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url.query_pairs_mut().extend_pairs(query);
+        let request = self.client.get(url).header(AUTHORIZATION, self.authorization.clone()).timeout(DOWNLOAD_MAX);
+        let sent = tokio::time::timeout(ANSWER_MAX, request.send()).await;
+        let response = sent.map_err(|_| Trouble::Silent(String::from(TOO_LONG)))?;
+        let response = response.map_err(|error| Trouble::Silent(in_short(&error)))?;
+        let status = response.status();
+        let mut download = Download { response };
+        if status.is_success() {
+            return Ok(download);
+        }
+        let mut bytes = Vec::new();
+        // What does not come whole is told by its status alone.
+        while let Some(Ok(piece)) = download.next().await
+            && bytes.len() < REFUSAL_BYTES_MAX
+        {
+            bytes.extend_from_slice(&piece);
+        }
+        Err(refused(status, &bytes))
+    }
+}
+
+/// A long answer that is being received.
+pub struct Download {
+    response: reqwest::Response,
+}
+
+impl Download {
+    /// The next piece, or why there is no more though there should be; `None` when it is complete.
+    pub async fn next(&mut self) -> Option<Result<bytes::Bytes, String>> {
+        match tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await {
+            Ok(Ok(piece)) => piece.map(Ok),
+            Ok(Err(error)) => Some(Err(in_short(&error))),
+            Err(_) => Some(Err(format!("nothing came for {} s", SILENCE_MAX.as_secs()))),
+        }
+    }
+}
+
+/// What an answer that is no success says.
+fn refused(status: StatusCode, body: &[u8]) -> Trouble {
+    let error: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| error["error"][key].as_str().map(|text| printable(text).chars().take(500).collect());
+    Trouble::Refused {
+        status,
+        message: text("message").unwrap_or_else(|| format!("it answered {status}")),
+        hint: text("hint").unwrap_or_else(|| String::from("check that this is the address of a worker's API")),
     }
 }
 
@@ -254,7 +317,7 @@ async fn resolve(url: &url::Url) -> Result<Vec<SocketAddr>, Failure> {
 /// What went wrong, by what lies at the bottom of it.
 fn in_short(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return String::from("it took too long");
+        return String::from(TOO_LONG);
     }
     let causes = std::iter::successors(std::error::Error::source(error), |cause| (*cause).source());
     printable(&causes.last().map_or_else(|| String::from("the exchange was cut short"), ToString::to_string))

@@ -12,6 +12,7 @@ mod catalogue;
 mod channels;
 mod errors;
 mod events;
+mod exports;
 mod guard;
 mod guests;
 mod probes;
@@ -35,6 +36,7 @@ use crate::{
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
+    export::Exporter,
     model::Clock,
     sealing::Key,
     telemetry::Metrics,
@@ -55,6 +57,8 @@ pub struct Inside {
     pub store: Store,
     /// The broker.
     pub broker: Arc<dyn Broker>,
+    /// What gives exports of the decisions log.
+    pub exporter: Exporter,
     /// Cancelled when the worker begins to stop: no more events are taken, and `/readyz` says so.
     pub draining: CancellationToken,
     /// Cancelled when it has stopped: until then metrics and probes answer.
@@ -99,6 +103,7 @@ pub async fn open(
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
     let api = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
+        .merge(exports::routes(inside.clone()))
         .route_layer(from_fn_with_state(inside.clone(), guard::guard));
     serve(api_listener, bounded(api), draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);

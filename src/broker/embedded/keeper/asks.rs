@@ -120,6 +120,7 @@ impl Keeper {
         let mut place = match from {
             Place::From(place) => place,
             Place::Start(Start::First) => 0,
+            Place::Start(Start::Newest(count)) => book.next.saturating_sub(count),
             Place::Start(Start::At(time)) => book.shelf.find(vault.db(), time).map_err(damaged)?,
         };
         let mut records = Vec::new();
