@@ -10,6 +10,7 @@ mod broker;
 mod chaos;
 mod cli;
 mod dead_letters;
+mod export;
 mod main_job;
 mod pool;
 mod support;
