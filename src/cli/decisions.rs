@@ -301,7 +301,7 @@ impl Sink {
                 let path = shell.directory.join(path);
                 let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 let file = tempfile::Builder::new().prefix(".decisions-").tempfile_in(dir);
-                Some((file.map_err(|error| unwritable(&path, error))?, path))
+                Some((file.map_err(|error| unwritable(&path, &error))?, path))
             }
         };
         let seen = shell.color && (file.is_some() || !shell.out_is_terminal);
@@ -316,7 +316,7 @@ impl Sink {
 
     fn put(&mut self, bytes: &Bytes, shell: &mut Shell<'_>) -> Result<(), Failure> {
         match &mut self.file {
-            Some((file, path)) => file.write_all(bytes).map_err(|error| unwritable(path, error))?,
+            Some((file, path)) => file.write_all(bytes).map_err(|error| unwritable(path, &error))?,
             None => shell.out.write_all(bytes)?,
         }
         self.written += bytes.len() as u64;
@@ -328,7 +328,7 @@ impl Sink {
         self.progress.finish_and_clear();
         let Some((file, path)) = self.file.take() else { return Ok(shell.out.flush()?) };
         let persisted = file.as_file().sync_all().and_then(|()| file.persist(&path).map_err(|error| error.error));
-        persisted.map_err(|error| unwritable(&path, error))?;
+        persisted.map_err(|error| unwritable(&path, &error))?;
         shell.say("note", &format!("wrote {} bytes to {}", self.written, path.display()));
         Ok(())
     }
@@ -340,7 +340,7 @@ impl Drop for Sink {
     }
 }
 
-fn unwritable(path: &Path, error: std::io::Error) -> Failure {
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!("could not write {}", path.display())).caused_by(error.to_string()).hint("check the path")
 }
 

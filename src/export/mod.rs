@@ -103,9 +103,9 @@ impl Exporter {
         let place = Arc::clone(&self.exports).try_acquire_owned().map_err(busy)?;
         let start = query.since().map_or(Start::First, |since| Start::At(since.minus(SKEW_MAX)));
         let (parts, received) = mpsc::channel(PARTS_WAITING);
-        let (feed, fed) = mpsc::channel::<Feed>(BATCHES_WAITING);
+        let (into, looked_at) = mpsc::channel::<Feed>(BATCHES_WAITING);
         let records = self.terms.broker.read(Log::Decisions, start, End::Present);
-        self.tracker.spawn(work::feed(records, feed, parts.clone(), self.terms.stop.clone()));
+        self.tracker.spawn(work::feed(records, into, parts.clone(), self.terms.stop.clone()));
         let terms = Terms::clone(&self.terms);
         let work = Work {
             query,
@@ -117,7 +117,7 @@ impl Exporter {
             runtime: Handle::current(),
         };
         self.tracker.spawn_blocking(move || {
-            work.run(fed);
+            work.run(looked_at);
             drop(place);
         });
         Ok(Export { format, parts: received, fillers: 0, begun: false, report: None, over: false })
@@ -216,7 +216,7 @@ impl Export {
 /// How an export is called as a file: `decisions_20260601T000000Z_20260602T000000Z.csv`.
 pub fn file_name(query: &Query, format: Format) -> String {
     let part = |time: Option<Timestamp>| {
-        let text = time.map(|time| time.to_rfc3339_millis()).unwrap_or_default();
+        let text = time.map(Timestamp::to_rfc3339_millis).unwrap_or_default();
         let short: String = text.replace(".000Z", "Z").chars().filter(|c| !matches!(c, '-' | ':')).collect();
         if short.is_empty() { short } else { format!("_{short}") }
     };

@@ -179,16 +179,16 @@ fn merge<E: From<SpillError>>(
     mut sources: Vec<Source>,
     mut each: impl FnMut(Row<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let mut heap = BinaryHeap::with_capacity(sources.len());
+    let mut queue = BinaryHeap::with_capacity(sources.len());
     for (at, source) in sources.iter_mut().enumerate() {
         let mut head = Head { source: at, ..Head::default() };
         if source.next(&mut head)? {
-            heap.push(head);
+            queue.push(head);
         }
     }
     let mut duplicates = 0;
     let mut last: Option<(Moment, Vec<u8>)> = None;
-    while let Some(mut head) = heap.peek_mut() {
+    while let Some(mut head) = queue.peek_mut() {
         let seen = last.as_ref().is_some_and(|(moment, id)| *moment == head.moment && *id == head.id);
         if seen {
             duplicates += 1;
@@ -243,7 +243,7 @@ mod tests {
             for (seconds, id, body) in &rows {
                 expected.entry((*seconds, id.clone())).or_insert_with(|| body.clone());
             }
-            prop_assert_eq!(effort.duplicates as usize, rows.len() - expected.len());
+            prop_assert_eq!(effort.duplicates, (rows.len() - expected.len()) as u64);
             let expected: Vec<_> = expected.into_iter().map(|((seconds, id), body)| (seconds, id, body)).collect();
             prop_assert_eq!(found, expected);
             prop_assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -187,12 +187,12 @@ impl Work {
     }
 
     fn hand_over(&self, part: Result<Part, ExportError>) -> Result<(), ExportError> {
-        let send = self.parts.send(part);
+        let sending = self.parts.send(part);
         let sent = match self.patience {
             Some(limit) => {
-                self.runtime.block_on(tokio::time::timeout(limit, send)).map_err(|_| ExportError::Stuck(limit))?
+                self.runtime.block_on(tokio::time::timeout(limit, sending)).map_err(|_| ExportError::Stuck(limit))?
             }
-            None => self.runtime.block_on(send),
+            None => self.runtime.block_on(sending),
         };
         sent.map_err(|_| ExportError::Gone)
     }

@@ -81,7 +81,7 @@ async fn begin(inside: &Inside, query: Query, format: Format, mut ledger: Ledger
         let mut export = inside.exporter.export(query.clone(), format)?;
         let first = tokio::time::timeout(HEAD_AFTER, export.next()).await;
         // Nothing after a while: the rest of the wait is done with the head sent.
-        Ok::<_, ExportError>((first.ok().map(Option::transpose).transpose()?, export))
+        Ok::<_, ExportError>((first.ok().flatten().transpose()?, export))
     };
     let (first, export) = match begun.await {
         Ok(begun) => begun,
@@ -110,15 +110,15 @@ fn head(query: &Query, format: Format, body: Body) -> Response {
 struct UnderWay {
     export: Export,
     ledger: Ledger,
-    /// What was received before the head was sent: the first piece, or that there is none.
-    first: Option<Option<Bytes>>,
+    /// What was received before the head was sent.
+    first: Option<Bytes>,
 }
 
 impl UnderWay {
     async fn step(state: Option<Self>) -> Option<(Result<Bytes, ExportError>, Option<Self>)> {
         let mut state = state?;
         let next = match state.first.take() {
-            Some(first) => first.map(Ok),
+            Some(first) => Some(Ok(first)),
             None => state.export.next_or_filler(FILLER_EVERY).await,
         };
         match next {

@@ -35,13 +35,13 @@ struct Story {
     published: Vec<Bytes>,
 }
 
-/// `count` decisions, of which every tenth is published twice.
-fn story(count: u32, seed: u64) -> Story {
+/// `count` decisions, of which every tenth is published twice, each with so many bytes that mean nothing.
+fn story(count: u32, seed: u64, padding: usize) -> Story {
     const KINDS: [&str; 5] = ["ALLOW", "DENY", "SANITIZE", "REQUIRE_APPROVAL", "INCIDENT"];
     const SEVERITIES: [&str; 4] = ["LOW", "MEDIUM", "HIGH", "CRITICAL"];
     let mut random = fastrand::Rng::with_seed(seed);
     let first = Clock::System.now().minus(Duration::from_hours(72)).unix_millis();
-    let mut decisions = BTreeMap::new();
+    let (mut decisions, padding) = (BTreeMap::new(), "x".repeat(padding));
     for number in 0..count {
         // Several in the same millisecond, whose ids are not in the order of their making.
         let millis = first + i64::from(number / 4) * 34_000;
@@ -50,7 +50,7 @@ fn story(count: u32, seed: u64) -> Story {
         let (kind, severity) = (KINDS[random.usize(..5)], SEVERITIES[random.usize(..4)]);
         let (agent, tool) = (random.u32(..9), ["slack", "github", "db"][random.usize(..3)]);
         let body = format!(
-            r#"{{"id":"{id}","time":"{time}","decision":"{kind}","severity":"{severity}","risk":0.71,"title":"=cmd, \"quoted\" and \u2028 odd","agent":{{"id":"agt_{agent}","name":"production-{agent}"}},"tool":"{tool}","operation":"post_message","reasons":["PII_EGRESS","SENSITIVE_DATA_EGRESS"],"src":"10.0.0.42","policy":{{"rev":12345678901234567890123}}}}"#
+            r#"{{"id":"{id}","time":"{time}","decision":"{kind}","severity":"{severity}","risk":0.71,"title":"=cmd, \"quoted\" and \u2028 odd","agent":{{"id":"agt_{agent}","name":"production-{agent}"}},"tool":"{tool}","operation":"post_message","reasons":["PII_EGRESS","SENSITIVE_DATA_EGRESS"],"src":"10.0.0.42","policy":{{"rev":12345678901234567890123}},"padding":"{padding}"}}"#
         );
         decisions.insert((millis, id), body);
     }
@@ -124,7 +124,7 @@ async fn with_story(story: &Story, more: &str) -> WorkerProcess {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_thousand_decisions_come_out_once_each_and_in_order_in_every_format() {
     let _turn = turn_of_the_heavy().await;
-    let story = story(30_000, 41);
+    let story = story(30_000, 41, 0);
     let worker = with_story(&story, "").await;
     let all = story.ids(i64::MIN, i64::MAX, |_| true);
     for format in FORMATS {
@@ -167,10 +167,10 @@ async fn thirty_thousand_decisions_come_out_once_each_and_in_order_in_every_form
     // The command line says the same, from a worker and from the broker itself while the worker runs.
     let (server, [since, until]) = (worker.server(), [since, until].map(text));
     let range = ["--since", since.as_str(), "--until", until.as_str()];
-    let served =
+    let by_server =
         decisions(&worker, &[&range[..], &["--server", "http://127.0.0.1:1", "--server", &server]].concat(), true)
             .await;
-    assert_eq!((served.code, &served.out == &day), (0, true), "{}", served.err);
+    assert_eq!((by_server.code, by_server.out == day), (0, true), "{}", by_server.err);
     let direct = decisions(&worker, &[&range[..], &["--out", "day.ndjson"]].concat(), false).await;
     assert_eq!((direct.code, direct.out.as_str()), (0, ""), "{}", direct.err);
     assert_eq!(fs::read_to_string(worker.dir().join("day.ndjson")).unwrap(), day);
@@ -194,7 +194,7 @@ async fn thirty_thousand_decisions_come_out_once_each_and_in_order_in_every_form
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_goes_into_splunk_by_the_pipeline_of_the_product_page() {
-    let story = story(400, 43);
+    let story = story(400, 43, 0);
     let worker = with_story(&story, "").await;
     let splunk = StandIn::start(Platform::Splunk, Script::accept()).await.unwrap();
     let document = export(&worker, "format=splunk").await;
@@ -207,7 +207,7 @@ async fn an_export_goes_into_splunk_by_the_pipeline_of_the_product_page() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_in_the_middle_leaves_no_export_that_looks_whole_and_two_at_once_are_enough() {
-    let story = story(30_000, 47);
+    let story = story(3_000, 47, 8_000);
     let mut worker = with_story(&story, "").await;
     // More than sockets hold, so that neither can be sent whole while nobody reads.
     let mut first = ask(&worker, &format!("{PATH}?format=splunk")).await;
@@ -260,7 +260,7 @@ async fn a_command_whose_export_is_cut_short_fails_and_leaves_no_file() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_broker_gives_the_same_running_and_stopped() {
-    let story = story(5_000, 53);
+    let story = story(5_000, 53, 0);
     let mut worker = WorkerProcess::new(&format!("{PUBLISHER}{}", token_of("auditor")));
     worker.start_ready().await;
     for some in story.published.chunks(2_000) {

@@ -105,25 +105,24 @@ impl Reader {
 
     /// Reads on from after `seen` over one connection.
     async fn read(&self, seen: &mut Option<u64>, limit: &mut Option<Limit>) -> Result<(), Failure> {
-        let lost = || Failure::new("the broker is not connected", "check that the broker runs", false);
-        let connection = timeout(CALL_LIMIT, self.link.connection()).await.ok().flatten().ok_or_else(lost)?;
-        let newest = if let Start::Newest(count) = self.start { Some(count) } else { None };
-        let limit = match (*limit, self.end) {
-            (Some(limit), _) => limit,
-            (None, End::Follow) if newest.is_none() => Limit::Never,
-            (None, end) => match (self.last(&connection).await?, end) {
-                (None, End::Present) => return Ok(()),
-                (Some(offset), End::Present) => *limit.insert(Limit::At(offset)),
-                (last, End::Follow) => {
-                    let start = last.zip(newest).and_then(|(last, count)| before_newest(last, count));
-                    *seen = seen.or(start);
-                    Limit::Never
+        let away = || Failure::new("the broker is not connected", "check that the broker runs", false);
+        let connection = timeout(CALL_LIMIT, self.link.connection()).await.ok().flatten().ok_or_else(away)?;
+        let limit = match (*limit, self.end, self.start) {
+            (Some(limit), ..) => limit,
+            (None, End::Follow, Start::First | Start::At(_)) => Limit::Never,
+            (None, ..) => {
+                let last = self.last(&connection).await?;
+                if let (Start::Newest(count), Some(last), None) = (self.start, last, *seen) {
+                    // Offsets have gaps, so they may be somewhat fewer. Without enough of them, it begins with the first.
+                    *seen = last.checked_sub(count);
                 }
-            },
+                match (self.end, last) {
+                    (End::Present, None) => return Ok(()),
+                    (End::Present, Some(last)) => *limit.insert(Limit::At(last)),
+                    (End::Follow, _) => Limit::Never,
+                }
+            }
         };
-        if let (Limit::At(last), Some(count), None) = (limit, newest, *seen) {
-            *seen = before_newest(last, count);
-        }
         if let (Limit::At(last), Some(seen)) = (limit, *seen)
             && seen >= last
         {
@@ -144,8 +143,8 @@ impl Reader {
         let mut consumer = self.consume(channel, "reader", from).await?;
         let mut unacknowledged = 0;
         loop {
-            let next = match (limit, *seen) {
-                (Limit::Never, _) => consumer.next().await,
+            let (offset, delivery) = match (limit, *seen) {
+                (Limit::Never, _) => self.take(consumer.next().await)?,
                 // A time after the last record gives nothing at all, ever.
                 (Limit::At(last), None) if matches!(self.start, Start::At(_)) => {
                     match self.next_or_proof(channel, &mut consumer, last).await? {
@@ -153,9 +152,11 @@ impl Reader {
                         None => return Ok(()),
                     }
                 }
-                (Limit::At(_), None | Some(_)) => timeout(BROKEN, consumer.next()).await.map_err(|_| self.mute())?,
+                (Limit::At(_), None | Some(_)) => {
+                    let next = timeout(BROKEN, consumer.next()).await;
+                    self.take(next.map_err(|_| self.mute())?)?
+                }
             };
-            let (offset, delivery) = self.take(next)?;
             unacknowledged += 1;
             if unacknowledged >= usize::from(PREFETCH / 4) || matches!(limit, Limit::Never) {
                 unacknowledged = 0;
@@ -206,7 +207,7 @@ impl Reader {
             let proving = open(connection).await?;
             let mut beyond = self.consume(&proving, "reader", at(last + 1)).await?;
             match self.next_or_proof(&proving, &mut beyond, last).await? {
-                Some(next) => last = last.max(self.take(next)?.0),
+                Some((offset, _)) => last = last.max(offset),
                 None => break,
             }
             close(&proving).await;
@@ -222,15 +223,18 @@ impl Reader {
         channel: &Channel,
         consumer: &mut lapin::Consumer,
         there: u64,
-    ) -> Result<Option<Option<lapin::Result<Delivery>>>, Failure> {
+    ) -> Result<Option<(u64, Delivery)>, Failure> {
         if let Ok(next) = timeout(QUIET, consumer.next()).await {
-            return Ok(Some(next));
+            return self.take(next).map(Some);
         }
         let mut witness = self.consume(channel, "witness", at(there)).await?;
         let seen = timeout(BROKEN, witness.next()).await.map_err(|_| self.mute())?;
         self.acknowledged(channel, seen).await?;
         // What both were sent at once may still be on its way through this process.
-        Ok(timeout(QUIET, consumer.next()).await.ok())
+        match timeout(QUIET, consumer.next()).await {
+            Ok(next) => self.take(next).map(Some),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The offset and the delivery that came, acknowledged by itself.
@@ -285,11 +289,6 @@ impl Reader {
 /// An offset as the broker reads it.
 fn at(offset: u64) -> AMQPValue {
     AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX))
-}
-
-/// The offset before the newest `count` records; `None` where those are all. Offsets have gaps, so they may be somewhat fewer.
-fn before_newest(last: u64, count: u64) -> Option<u64> {
-    last.checked_sub(count)
 }
 
 /// A reader of a log that is not kept: it ends at once, or never.

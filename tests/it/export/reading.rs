@@ -77,7 +77,7 @@ pub(super) async fn by_python(format: &str, document: &str) -> Option<Vec<String
     let piped = std::process::Stdio::piped;
     let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().ok()?;
     let (mut stdin, document) = (child.stdin.take().unwrap(), document.to_owned());
-    let (_, output) = tokio::join!(
+    let ((), output) = tokio::join!(
         async move {
             stdin.write_all(document.as_bytes()).await.unwrap();
             drop(stdin);
