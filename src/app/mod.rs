@@ -191,6 +191,9 @@ impl Worker {
     /// Stops in order, within the grace.
     pub async fn stop(self) {
         info!(grace = ?self.grace, "stopping: finishing what is under way, handing the rest to the broker");
+        // Not the lanes themselves: the carrier ends with the last of their handles.
+        let in_hand: Vec<_> =
+            self.lanes().iter().map(|lane| (lane.id().clone(), lane.metrics().in_memory.clone())).collect();
         self.stop.cancel();
         self.intake_and_lanes.close();
         // The carrier ends when the last handle of a lane is gone: the steward, which ends now, takes the router's with it.
@@ -200,7 +203,17 @@ impl Worker {
             self.carrier.wait().await;
         };
         if tokio::time::timeout(self.grace, in_order).await.is_err() {
-            warn!("the grace was too short for everything; the broker will hand the rest out again");
+            let lanes: Vec<_> =
+                in_hand.iter().filter(|(_, count)| count.get() > 0).map(|(id, _)| id.as_str()).collect();
+            let (tasks, carriers) = (self.intake_and_lanes.len(), self.carrier.len());
+            let unsettled = self.broker.unsettled();
+            warn!(
+                ?lanes,
+                tasks,
+                carriers,
+                unsettled,
+                "the grace was too short for everything; the broker will hand the rest out again"
+            );
         }
         self.give_up.cancel();
         if tokio::time::timeout(CLOSE_MAX, self.broker.close()).await.is_err() {

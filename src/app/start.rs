@@ -26,7 +26,7 @@ use crate::{
     canary,
     channel_log::{ChannelLog, News},
     config::{BrokerPlan, Plan},
-    dead_letters::{DeadLetterError, Keeper, Store, StoreOptions},
+    dead_letters::{DeadLetter, DeadLetterError, Keeper, Store, StoreOptions},
     export::{self, Exporter},
     http,
     intake::Intake,
@@ -62,7 +62,8 @@ impl Worker {
         let [stop, give_up, closing] = std::array::from_fn(|_| CancellationToken::new());
 
         let carrier = TaskTracker::new();
-        let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&broker), clock));
+        let keeper = Keeper::new(store.clone(), Arc::clone(&broker), clock).telling(given_up(metrics.clone()));
+        let keeper = Arc::new(keeper);
         let (draining, until) = (Arc::clone(&keeper), stop.clone());
         background.spawn(async move { draining.drain(until).await });
         let start_settler = || {
@@ -189,6 +190,16 @@ fn follow_log(
     spawn(Box::pin(undertaker.run()));
     spawn(Box::pin(log.follow(heard)));
     news
+}
+
+/// Counts what the broker gave up: a delivery among it has ended.
+fn given_up(metrics: Metrics) -> impl Fn(&DeadLetter) {
+    move |letter| {
+        metrics.wrote_letter(letter.reason, letter.channel.as_ref(), false);
+        if let Some(channel) = &letter.channel {
+            metrics.stake_of_removed(channel).died();
+        }
+    }
 }
 
 /// The key that was given, or one of its own for a worker that is alone.

@@ -147,7 +147,9 @@ impl Steward {
     /// Does what it hears, until the worker stops. The handles of the lanes go with it.
     pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>, mut news: mpsc::Receiver<News>) {
         let stop = self.tasks.stop.clone();
-        if stop.run_until_cancelled(self.serve(&mut asks, &mut news)).await.is_some() {
+        let ended = stop.run_until_cancelled(self.serve(&mut asks, &mut news)).await.is_some();
+        // What it hears ends with the worker, too, and it may notice that first.
+        if ended && !stop.is_cancelled() {
             // A part of the worker has died. The router stays as it is: by an empty one, decisions would be settled untold.
             return;
         }
@@ -254,6 +256,7 @@ impl Steward {
         let shown = self.channels.iter().enumerate().map(|(at, channel)| Shown {
             id: channel.id.clone(),
             configured: serde_json::to_value(config::view(channel, &self.links, now)).unwrap_or_default(),
+            filter: channel.filter.clone(),
             lane: self.lanes.get(at).cloned(),
         });
         self.boards.shown.send_replace(shown.collect());

@@ -417,3 +417,25 @@ async fn a_channel_that_comes_back_gets_what_is_left() {
         "the queue of a configured channel was about to be removed"
     );
 }
+
+#[tokio::test]
+async fn what_the_broker_gave_up_is_counted_where_it_ends() {
+    // In real time: the store is a thread of its own.
+    let dir = tempfile::tempdir().unwrap();
+    let doors = "[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n";
+    let config = format!("data_dir = \"{}\"\n{doors}", dir.path().display());
+    let worker = super::Worker::start(plan(&config), Clock::System).await.unwrap();
+    let to = Destination::Queue(Queue::Dead);
+    worker.broker().publish(Message { to, id: String::from("1"), body: delivery() }).await.unwrap();
+    let wanted = [
+        "interven_alerts_dead_letters_total{channel=\"other\",reason=\"broker_gave_up\"} 1",
+        "interven_alerts_deliveries_total{channel=\"other\",ending=\"dead\"} 1",
+    ];
+    let counted = async {
+        while !wanted.iter().all(|series| worker.metrics().encode().contains(series)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), counted).await.expect("it is not counted");
+    worker.stop().await;
+}

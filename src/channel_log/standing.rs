@@ -52,7 +52,10 @@ impl Standing {
         match deed {
             Deed::Pause => {
                 self.last.insert(channel.clone(), id);
-                self.paused.insert(channel.clone(), Pause { by, at, why });
+                // Who pauses what is paused and gives no reason takes nobody's reason away.
+                if why.is_some() || !self.paused.contains_key(&channel) {
+                    self.paused.insert(channel.clone(), Pause { by, at, why });
+                }
                 Some(Change::Paused(channel))
             }
             Deed::Resume => {
@@ -143,6 +146,24 @@ mod tests {
         assert!(standing.pause(&soc).is_some() && standing.has(last.id));
         standing.apply(entry("soc", Deed::LaneRemoved));
         assert!(standing.lanes().is_empty() && standing.pause(&soc).is_some(), "a lane's end ends no pause");
+    }
+
+    #[test]
+    fn a_second_pause_without_a_reason_leaves_the_first_one_its_reason() {
+        let soc: ChannelId = "soc".parse().unwrap();
+        let pause = |by: &str, why: Option<&str>| {
+            Entry::new(soc.clone(), Deed::Pause, by, why.map(str::to_owned), Timestamp::UNIX_EPOCH)
+        };
+        let told = |entries: &[Entry]| {
+            let standing = whole(entries);
+            let pause = standing.pause(&soc).unwrap();
+            (pause.by.clone(), pause.why.clone())
+        };
+        let first = pause("ann", Some("maintenance"));
+        let said = |by: &str, why: &str| (by.to_owned(), Some(why.to_owned()));
+        assert_eq!(told(&[first.clone(), pause("bob", None)]), said("ann", "maintenance"));
+        assert_eq!(told(&[first.clone(), pause("bob", Some("incident"))]), said("bob", "incident"));
+        assert_eq!(told(&[first, entry("soc", Deed::Resume), pause("bob", None)]), (String::from("bob"), None));
     }
 
     #[test]

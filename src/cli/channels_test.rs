@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::{Failure, Shell, event};
+use super::{Failure, Shell, event, server};
 use crate::{
     channels::{Occasion, judging::explain},
     config::{ChannelPlan, Plan},
@@ -20,15 +20,19 @@ use crate::{
 Examples:
   interven-alerts channels test soc-slack
   interven-alerts channels test splunk --json
+  interven-alerts channels test soc-slack --server http://alerts:8080
 
-A sample decision titled TEST is posted once, straight to the endpoint. Exit code 0 when the endpoint has it, 1 otherwise.")]
+A sample decision titled TEST is posted once, straight to the endpoint. Exit code 0 when the endpoint has it, 1 otherwise. With
+`--server` a running worker posts it, from where it runs, with the channel as it has it.")]
 pub struct Args {
     /// The id of the channel
     #[arg(value_name = "ID")]
     pub channel: String,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) server: server::Args,
 }
 
 /// What came of a test.

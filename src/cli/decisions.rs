@@ -152,10 +152,10 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
 /// Asks one worker after the other until one sends something.
 async fn from_workers(args: &ExportArgs, asked: &Asked, mut sink: Sink, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let servers = Servers::find(&args.server, shell).await?;
-    let query = pairs(args.format, asked);
+    let path = path(args.format, asked);
     let mut last = None;
     for server in servers.iter() {
-        let failure = match server.download(PATH, &query).await {
+        let failure = match server.download(&path).await {
             Ok(download) => match pass_on(download, &mut sink, shell).await {
                 Ok(()) => return sink.finish(shell),
                 Err(failure) if sink.written > 0 || failure.exit == Exit::Done => return Err(failure),
@@ -184,17 +184,18 @@ fn cut_short(sink: &Sink, why: &str) -> Failure {
     Failure::new("the export was cut short").caused_by(why).hint(hint)
 }
 
-/// What was asked for, as a worker reads it.
-fn pairs(format: Format, asked: &Asked) -> Vec<(&'static str, String)> {
-    let mut pairs = vec![("format", format.to_string())];
-    pairs.extend(asked.since.map(|time| ("since", time.to_string())));
-    pairs.extend(asked.until.map(|time| ("until", time.to_string())));
-    pairs.extend(asked.decisions.iter().map(|kind| ("decision", kind.to_string())));
-    pairs.extend(asked.severities.iter().map(|severity| ("severity", severity.to_string())));
-    pairs.extend(asked.min_severity.map(|severity| ("min_severity", severity.to_string())));
-    pairs.extend(asked.agents.iter().map(|agent| ("agent", agent.clone())));
-    pairs.extend(asked.tools.iter().map(|tool| ("tool", tool.clone())));
-    pairs
+/// Where a worker has what was asked for.
+fn path(format: Format, asked: &Asked) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("format", format.as_str());
+    query.extend_pairs(asked.since.map(|time| ("since", time.to_string())));
+    query.extend_pairs(asked.until.map(|time| ("until", time.to_string())));
+    query.extend_pairs(asked.decisions.iter().map(|kind| ("decision", kind.as_str())));
+    query.extend_pairs(asked.severities.iter().map(|severity| ("severity", severity.as_str())));
+    query.extend_pairs(asked.min_severity.map(|severity| ("min_severity", severity.as_str())));
+    query.extend_pairs(asked.agents.iter().map(|agent| ("agent", agent)));
+    query.extend_pairs(asked.tools.iter().map(|tool| ("tool", tool)));
+    format!("{PATH}?{}", query.finish())
 }
 
 /// Reads the log itself.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     channel_log::{Deed, Entry, Standing},
     lane::{LaneHandle, LaneState},
-    model::{ChannelId, Timestamp},
+    model::{ChannelId, Filter, Timestamp},
 };
 
 /// The largest body of a pause or resume, in bytes, and the longest reason in it, in characters.
@@ -43,6 +43,8 @@ pub struct Shown {
     pub id: ChannelId,
     /// What is configured, secrets masked: an object.
     pub configured: Value,
+    /// Which decisions it wants.
+    pub filter: Filter,
     /// Its lane; `None` until the worker has reached the broker.
     pub lane: Option<LaneHandle>,
 }

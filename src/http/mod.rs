@@ -10,8 +10,10 @@
 mod access;
 mod catalogue;
 mod channels;
+mod dead_letters;
 mod errors;
 mod events;
+mod explain;
 mod exports;
 mod guard;
 mod guests;
@@ -103,6 +105,8 @@ pub async fn open(
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
     let api = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
+        .merge(dead_letters::routes(inside.clone(), tracker))
+        .merge(explain::routes(inside.clone()))
         .merge(exports::routes(inside.clone()))
         .route_layer(from_fn_with_state(inside.clone(), guard::guard));
     serve(api_listener, bounded(api), draining, tracker);

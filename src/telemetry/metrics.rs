@@ -319,6 +319,7 @@ impl Metrics {
             self.dead_letters.with_label_values(&[reason.as_str(), ""]);
             self.dead_letters_written.with_label_values(&[reason.as_str(), ""]);
         }
+        self.replayed.with_label_values(&[""]);
         for (answer, via) in ANSWERS.iter().flat_map(|answer| SURFACES.iter().map(move |via| (answer, via))) {
             self.approvals.with_label_values(&[answer, via]);
         }
@@ -362,6 +363,11 @@ impl Metrics {
         if notice {
             self.dead_notices.with_label_values(&labels).inc();
         }
+    }
+
+    /// Counts dead letters that were sent again; those of no channel went back to where decisions come from.
+    pub fn sent_again(&self, channel: Option<&ChannelId>, count: u64) {
+        self.replayed.with_label_values(&[channel.map_or("", ChannelId::as_str)]).inc_by(count);
     }
 
     /// The dead letters of no channel that this worker has written since it started.
