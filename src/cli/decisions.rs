@@ -140,6 +140,11 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     let asked = args.asked(shell.clock.now());
     let query = Query::try_from(asked.clone())
         .map_err(|fault| Failure::new(format!("{fault}")).hint("see `decisions export --help`").exit(Exit::Usage))?;
+    if args.data_dir.is_some() && args.server.by_flag(shell) {
+        return Err(Failure::new("both `--server` and `--data-dir` are given")
+            .hint("ask running workers with `--server`, or read the log of a stopped one with `--data-dir`")
+            .exit(Exit::Usage));
+    }
     // Several threads: writing to a pipe that is full blocks this one, and the broker must be answered meanwhile.
     let runtime = runtime(true)?;
     let sink = Sink::open(args.out.as_deref(), shell)?;

@@ -314,7 +314,8 @@ async fn what_cannot_be_exported_is_said_and_never_an_empty_success() {
         let (status, answer) = worker.api("GET", &format!("/api/decisions?{query}"), AUDITOR, "").await;
         assert_eq!(status, 400, "{query}: {answer}");
     }
-    for arguments in [&["--format", "xml"][..], &["--since", "then"], &["--since", "1h", "--until", "2h"]] {
+    let both = ["--server", "http://127.0.0.1:1", "--data-dir", "data"];
+    for arguments in [&["--format", "xml"][..], &["--since", "then"], &["--since", "1h", "--until", "2h"], &both] {
         assert_eq!(decisions(&worker, arguments, true).await.code, 2, "{arguments:?}");
     }
 }
