@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker,
+    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker, approving, interacting,
     orphans::{Registrar, Undertaker},
     steward::{Boards, Steward, Tasks},
     watching::{watch_depths, watch_health},
@@ -31,6 +31,7 @@ use crate::{
     http,
     intake::Intake,
     lane::{HttpPost, LaneTools, Post},
+    managed::Desk,
     model::{ChannelId, Clock},
     notices,
     sealing::Key,
@@ -69,8 +70,9 @@ impl Worker {
         let start_settler = || {
             Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), clock, &carrier, give_up.clone())
         };
-        // The log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
-        let (settler, logger) = (start_settler(), start_settler());
+        // Each log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
+        let (settler, logger, clerk) = (start_settler(), start_settler(), start_settler());
+        let approving = approving::start(&broker, clock, &metrics, plan.approvals, [&stop, &give_up]);
 
         let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)?;
         let tools = LaneTools {
@@ -79,6 +81,7 @@ impl Worker {
             settler: settler.clone(),
             clock,
             scrubber: plan.scrubber(),
+            posted: approving.posted.clone(),
         };
         let boards = Boards::new(lanes);
         let routing = boards.routing.subscribe();
@@ -86,9 +89,11 @@ impl Worker {
             router: routing.clone(),
             settler,
             logger: keep_decisions.then_some(logger),
+            asker: clerk,
             clock,
             metrics: metrics.clone(),
         };
+        let slack = interacting::start(&approving, &tools, boards.answerable.subscribe(), &background, &stop);
         let doors = http::Inside {
             metrics: metrics.clone(),
             store: store.clone(),
@@ -96,11 +101,21 @@ impl Worker {
             exporter: exporter(&plan, &broker, keep_decisions, &stop, &background),
             draining: stop.clone(),
             closing: closing.clone(),
-            key,
+            key: key.clone(),
             tokens: boards.tokens.subscribe(),
             channels: boards.shown.subscribe(),
             standing: boards.standing.subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
+            desk: Desk::new(
+                key.clone(),
+                Arc::clone(&broker),
+                clock,
+                tools.scrubber.clone(),
+                boards.present.subscribe(),
+                boards.standing.subscribe(),
+            ),
+            approvals: approving.approvals,
+            slack,
             clock,
         };
 
@@ -120,7 +135,7 @@ impl Worker {
             background: background.clone(),
             stop: stop.clone(),
         };
-        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks);
+        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks, key);
         intake_and_lanes.spawn(steward.run(asked, news));
 
         let terms = notices::Terms::default();
@@ -134,8 +149,10 @@ impl Worker {
             give_up,
             closing,
             intake_and_lanes,
+            answers: approving.answers,
+            following: approving.following,
             carrier,
-            carriers: 1 + usize::from(keep_decisions),
+            carriers: 2 + usize::from(keep_decisions),
             background,
             broker,
             store,

@@ -8,6 +8,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    approvals::Terms,
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
     export,
@@ -44,6 +45,8 @@ impl House {
             token("admin", Role::Admin),
         ]));
         let channels = watch::Sender::new(Arc::from([]));
+        let approvals =
+            Approvals::new(Arc::clone(&broker), Clock::System, Metrics::new(), Terms::default(), TaskTracker::new());
         let inside = Inside {
             metrics: Metrics::new(),
             store,
@@ -55,7 +58,17 @@ impl House {
             tokens: tokens.subscribe(),
             channels: channels.subscribe(),
             standing: watch::Sender::default().subscribe(),
-            log: ChannelLog::new(broker),
+            log: ChannelLog::new(Arc::clone(&broker)),
+            desk: crate::managed::Desk::new(
+                None,
+                Arc::clone(&broker),
+                Clock::System,
+                crate::model::Scrubber::default(),
+                watch::Sender::new(None).subscribe(),
+                watch::Sender::default().subscribe(),
+            ),
+            slack: crate::interactions::Desk::idle(approvals.clone()),
+            approvals,
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
