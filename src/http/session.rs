@@ -17,7 +17,7 @@ use axum::{
     routing::post,
 };
 use serde_json::{Value, json};
-use tracing::{error, info};
+use tracing::error;
 
 use super::{
     access::{self, Via},
@@ -220,8 +220,6 @@ fn not_opened() -> ApiError {
 fn too_many(TooMany { after, first }: TooMany, from: SocketAddr) -> Response {
     if first {
         audit_stranger(from, "sign_in", "refused: too many failures; more of them in this minute are not told");
-    } else {
-        info!(from = %from.ip(), "a sign-in was refused after too many failures");
     }
     let seconds = after.as_secs() + 1;
     let error = ApiError {
