@@ -97,6 +97,7 @@ impl Worker {
             closing: closing.clone(),
             key: key.clone(),
             tokens: boards.tokens.subscribe(),
+            terms: boards.terms.subscribe(),
             channels: boards.shown.subscribe(),
             standing: boards.standing.subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),

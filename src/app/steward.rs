@@ -36,7 +36,7 @@ use crate::{
     channel_log::{Change, News, Standing},
     channels::Links,
     config::{AccessPlan, ChannelPlan, Plan},
-    http::{Shown, Tokens},
+    http::{Shown, Terms, Tokens},
     intake::{Intake, OwnTerms, Router},
     interactions::Answerable,
     lane::{self, LaneHandle, LanePlan, LaneTools},
@@ -80,6 +80,8 @@ pub(super) struct Boards {
     pub(super) census: Arc<watch::Sender<Census>>,
     /// Who may call the API.
     pub(super) tokens: watch::Sender<Tokens>,
+    /// On what terms the API is reached.
+    pub(super) terms: watch::Sender<Arc<Terms>>,
     /// Whether lanes and intake run.
     pub(super) opened: watch::Sender<bool>,
 }
@@ -95,6 +97,7 @@ impl Boards {
             present: watch::Sender::new(None),
             census: Arc::new(watch::Sender::new(Census::of(lanes))),
             tokens: watch::Sender::new(Arc::from([])),
+            terms: watch::Sender::default(),
             opened: watch::Sender::new(false),
         }
     }
@@ -176,7 +179,7 @@ impl Steward {
             steward.metrics.channel(&channel.id);
         }
         steward.metrics.config_reloaded.set(steward.now());
-        steward.admit(&access);
+        steward.admit(&access, &steward.links);
         steward.show();
         steward
     }
@@ -338,7 +341,9 @@ impl Steward {
     }
 
     /// From now on these may call the API, and nobody else.
-    pub(super) fn admit(&self, access: &AccessPlan) {
+    pub(super) fn admit(&self, access: &AccessPlan, links: &Links) {
+        let terms = Terms::new(&links.public, access.session, access.trusted_proxies.clone());
+        self.boards.terms.send_replace(Arc::new(terms));
         let tokens = access.tokens.iter().map(|token| (token.name.clone(), token.role, token.sha256));
         self.boards.tokens.send_replace(tokens.collect());
     }

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     approvals::Terms,
     channels::{Channel, Kind, Links, Rate},
@@ -96,10 +98,14 @@ pub struct HttpPlan {
 }
 
 /// Who may call the HTTP side.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessPlan {
     /// The tokens; no two have the same name or hash.
     pub tokens: Vec<AccessToken>,
+    /// How long a session lasts from its sign-in.
+    pub session: Duration,
+    /// Proxies whose word about where a caller calls from is taken.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// A token, known by its hash alone.

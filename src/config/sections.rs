@@ -20,6 +20,8 @@ use crate::{
 /// Defaults. Source: contract 3.
 const PREFETCH: NonZeroU16 = NonZeroU16::new(1_000).expect("1000 is not zero");
 const KEEP_DECISIONS: Duration = Duration::from_hours(30 * 24);
+/// A working day and its edges: an analyst signs in once a shift.
+const SESSION: Duration = Duration::from_hours(12);
 const GRACE: Duration = Duration::from_secs(25);
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
@@ -32,18 +34,23 @@ const PREFIX_CHARS_MAX: usize = 64;
 
 pub(super) fn egress(document: &mut Settings<'_>) -> Egress {
     let read = |s: &mut Settings<'_>| {
-        let mut deny = Vec::new();
-        for text in s.texts("deny").unwrap_or_default() {
-            if let Ok(net) = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-                deny.push(net.trunc());
-            } else {
-                let problem = format!("`{}` is not a network", text.escape_debug());
-                s.fault("deny", problem, "write networks as \"10.0.0.0/8\" or \"fd00::/8\", addresses as \"10.0.0.1\"");
-            }
-        }
+        let deny = networks(s, "deny");
         Egress::new(deny, s.boolean("allow_http").unwrap_or(false))
     };
     document.table("egress", read).unwrap_or_default()
+}
+
+fn networks(s: &mut Settings<'_>, key: &'static str) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for text in s.texts(key).unwrap_or_default() {
+        if let Ok(net) = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            networks.push(net.trunc());
+        } else {
+            let problem = format!("`{}` is not a network", text.escape_debug());
+            s.fault(key, problem, "write networks as \"10.0.0.0/8\" or \"fd00::/8\", addresses as \"10.0.0.1\"");
+        }
+    }
+    networks
 }
 
 pub(super) fn broker(document: &mut Settings<'_>) -> Option<BrokerPlan> {
@@ -207,9 +214,11 @@ pub(super) fn access(document: &mut Settings<'_>) -> AccessPlan {
             }
             tokens.push(token);
         });
-        AccessPlan { tokens }
+        let session = s.duration("session", Duration::from_mins(1)..=Duration::from_hours(30 * 24)).unwrap_or(SESSION);
+        AccessPlan { tokens, session, trusted_proxies: networks(s, "trusted_proxies") }
     };
-    document.table("access", read).unwrap_or_default()
+    let nobody = AccessPlan { tokens: Vec::new(), session: SESSION, trusted_proxies: Vec::new() };
+    document.table("access", read).unwrap_or(nobody)
 }
 
 fn read_token(s: &mut Settings<'_>) -> Option<AccessToken> {

@@ -74,9 +74,11 @@ pub(super) fn find(method: &Method, path: &str) -> Option<&'static Route> {
 
 /// The methods that a path has, as an `Allow` header lists them.
 pub(super) fn allowed(path: &str) -> String {
-    let methods: Vec<&str> =
-        ROUTES.iter().filter(|route| route.path == path).map(|route| route.method.as_str()).collect();
-    methods.join(", ")
+    let methods = ROUTES.iter().filter(|route| route.path == path).map(|route| match route.method.as_str() {
+        "GET" => "GET, HEAD",
+        other => other,
+    });
+    methods.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -95,6 +97,6 @@ mod tests {
             ROUTES.iter().filter(of).map(|route| route.path).collect::<Vec<_>>()
         };
         assert_eq!(may(Role::Publisher), ["/api/session", "/v1/events"]);
-        assert_eq!(allowed("/api/channels/{id}"), "GET, PUT, DELETE");
+        assert_eq!(allowed("/api/channels/{id}"), "GET, HEAD, PUT, DELETE");
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn wrong_method() -> ApiError {
         status: StatusCode::METHOD_NOT_ALLOWED,
         code: "method_not_allowed",
         message: String::from("this path does not have this method"),
-        hint: "check the method against the README",
+        hint: "`Allow` lists the methods; `GET /api/openapi.json` describes them",
     }
 }
 
@@ -59,6 +59,6 @@ pub(super) async fn not_found() -> ApiError {
         status: StatusCode::NOT_FOUND,
         code: "not_found",
         message: String::from("there is nothing at this path"),
-        hint: "check the path against the README",
+        hint: "`GET /api/openapi.json` describes every path",
     }
 }

@@ -1,35 +1,39 @@
 //! The guard: every request of the API passes it, and it goes by the one table of routes.
 //!
 //! It finds out who calls and turns away who may not, before a byte of the body is read. What is not in the table is not reached,
-//! so nobody can forget to guard a handler. The handler finds the [`Caller`] in the request's extensions.
+//! so nobody can forget to guard a handler. The handler finds the [`Caller`] in the request's extensions, and where the request
+//! came from as [`Peer`].
+//!
+//! A browser sends its cookies with whatever request a page makes it send. So a request that changes something and is not proved
+//! by a bearer token must come from our own pages (`cross_origin.rs`).
+//!
+//! Absent on purpose: a check of `Host` against DNS rebinding. A page that gets its own name to point here has neither our
+//! cookie, which belongs to our name, nor a token; it can read no more than any stranger who reaches the port.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{ConnectInfo, MatchedPath, Request, State, connect_info::Connected},
-    http::{HeaderValue, StatusCode, header::ALLOW},
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header::ALLOW},
     middleware::Next,
     response::{IntoResponse as _, Response},
-    serve::IncomingStream,
 };
+use tracing::info;
 
 use super::{
-    Inside, access,
+    Inside,
+    access::{self, Identity, Stranger, Via},
     catalogue::{self, Route, Who},
+    cross_origin,
     errors::{self, ApiError},
-    guests::Places,
+    sessions::Sessions,
+    throttle::Throttle,
 };
 use crate::model::Role;
 
-/// Where a request came from: the address at the other end of the connection, which may be a proxy's.
+/// Where a request came from: the other end of the connection, or the caller before the proxies that are trusted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
-
-impl Connected<IncomingStream<'_, Places>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Places>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +42,25 @@ pub(super) struct Caller {
     pub(super) name: String,
     /// What it may do.
     pub(super) role: Role,
+    /// How it proved that.
+    pub(super) via: Via,
     /// Where it calls from.
     pub(super) from: SocketAddr,
 }
 
+/// What it takes to know callers.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) inside: Inside,
+    pub(super) sessions: Sessions,
+    pub(super) throttle: Arc<Throttle>,
+}
+
 /// Lets pass who may.
 pub(super) async fn guard(
-    State(inside): State<Inside>,
+    State(gate): State<Gate>,
     path: MatchedPath,
-    ConnectInfo(Peer(from)): ConnectInfo<Peer>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -57,7 +71,8 @@ pub(super) async fn guard(
         }
         return response;
     };
-    match admit(route, &request, &inside, from) {
+    let from = gate.inside.terms.borrow().caller_address(peer, request.headers());
+    match gate.admit(route, &request, from) {
         Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
         Ok(None) => {}
         Err(error) => return error.into_response(),
@@ -66,28 +81,54 @@ pub(super) async fn guard(
     next.run(request).await
 }
 
-fn admit(route: &Route, request: &Request, inside: &Inside, from: SocketAddr) -> Result<Option<Caller>, ApiError> {
-    let Who::Roles(roles) = route.who else { return Ok(None) };
-    let tokens = access::Tokens::clone(&inside.tokens.borrow());
-    let (name, role) = access::caller(request.headers(), &tokens)?;
-    if roles.contains(&role) {
-        return Ok(Some(Caller { name, role, from }));
+impl Gate {
+    fn admit(&self, route: &Route, request: &Request, from: SocketAddr) -> Result<Option<Caller>, ApiError> {
+        let caller = match route.who {
+            Who::Everybody => None,
+            Who::Roles(_) => Some(self.caller(request.headers(), from)?),
+        };
+        let by_token = caller.as_ref().is_some_and(|caller| caller.via == Via::Token);
+        if !by_token && !request.method().is_safe() {
+            cross_origin::refuse(request.headers(), &self.inside.terms.borrow())?;
+        }
+        match (caller, route.who) {
+            (Some(caller), Who::Roles(roles)) if !roles.contains(&caller.role) => Err(ApiError {
+                status: StatusCode::FORBIDDEN,
+                code: "forbidden",
+                message: format!("`{}` has the role `{}` and may not {}", caller.name, caller.role, route.what),
+                hint: "use a token with another role; the README says what each may do",
+            }),
+            (caller, _) => Ok(caller),
+        }
     }
-    Err(ApiError {
-        status: StatusCode::FORBIDDEN,
-        code: "forbidden",
-        message: format!("`{name}` has the role `{role}` and may not {}", route.what),
-        hint: "use a token with another role; the README says what each may do",
-    })
+
+    /// Who sent these headers.
+    pub(super) fn caller(&self, headers: &HeaderMap, from: SocketAddr) -> Result<Caller, Stranger> {
+        let tokens = access::Tokens::clone(&self.inside.tokens.borrow());
+        let known = access::identify(headers, &tokens, &self.sessions, self.inside.clock.now());
+        if known == Err(Stranger::UnknownToken)
+            && let Some(times) = self.throttle.unknown_token(from.ip())
+        {
+            let outcome = if times == 1 { String::from("refused") } else { format!("refused {times} times") };
+            audit_stranger(from, "bearer_token", &outcome);
+        }
+        let Identity { name, role, via } = known?;
+        Ok(Caller { name, role, via, from })
+    }
 }
 
 /// An audit line: who did what, to what, with what outcome, and from where. Always at INFO, under a target of its own
 /// (`interven_alerts::audit`), so that it can be told from everything else and kept for longer.
 pub(super) fn audit(caller: &Caller, what: &'static str, subject: &str, outcome: &str) {
-    tracing::info!(
+    info!(
         target: "interven_alerts::audit",
         what, subject, outcome,
-        who = caller.name, role = %caller.role, from = %caller.from.ip(),
+        who = caller.name, role = %caller.role, via = caller.via.as_str(), from = %caller.from.ip(),
         "audit"
     );
+}
+
+/// An audit line about somebody who did not prove who it is.
+pub(super) fn audit_stranger(from: SocketAddr, what: &'static str, outcome: &str) {
+    info!(target: "interven_alerts::audit", what, outcome, from = %from.ip(), "audit");
 }

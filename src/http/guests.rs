@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -40,20 +39,13 @@ impl Places {
     }
 }
 
-impl Listener for Places {
-    type Io = Guest;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Guest, SocketAddr) {
+impl Places {
+    pub(super) async fn accept(&mut self) -> (Guest, SocketAddr) {
         let place = Arc::clone(&self.free).acquire_owned().await.ok();
         // axum's own way waits a moment where the system has no more files, and goes on.
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
         let silence = Box::pin(tokio::time::sleep(self.silence_max));
         (Guest { stream, silence, silence_max: self.silence_max, _place: place }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
     }
 }
 
@@ -127,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_keeps_silent_is_cut_off_and_who_speaks_is_not() {
         let mut places = places(2, Duration::from_millis(200)).await;
-        let mut caller = TcpStream::connect(places.local_addr().unwrap()).await.unwrap();
+        let mut caller = TcpStream::connect(places.listener.local_addr().unwrap()).await.unwrap();
         let (mut guest, _) = places.accept().await;
         caller.write_all(b"a").await.unwrap();
         assert_eq!(guest.read_u8().await.unwrap(), b'a');
@@ -138,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_place_waits_for_one() {
         let mut places = places(1, SILENCE_MAX).await;
-        let address = places.local_addr().unwrap();
+        let address = places.listener.local_addr().unwrap();
         let _callers = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         let (first, _) = places.accept().await;
         let second = tokio::time::timeout(Duration::from_millis(100), places.accept()).await;

@@ -3,7 +3,7 @@
 //! Every body, header and wait has a bound. The guard checks who calls, by one table of routes; handlers are thin: they read plain
 //! values, and call a room.
 //!
-//! What a reload may change (who may call, which channels there are) is looked at anew for every request.
+//! What a reload may change (who may call and on what terms, which channels there are) is looked at anew for every request.
 //!
 //! Start with [`open`], then `catalogue.rs` and `guard.rs`; the other files are routes by their subject.
 
@@ -12,46 +12,45 @@ mod approvals;
 mod catalogue;
 mod channel_changes;
 mod channels;
+mod cross_origin;
 mod dead_letters;
 mod errors;
 mod events;
 mod explain;
 mod guard;
 mod guests;
+mod headers;
+mod limits;
+mod openapi;
 mod probes;
+mod serving;
+mod session;
+mod sessions;
 mod slack;
+mod terms;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
-use axum::{
-    Router,
-    extract::Request,
-    middleware::{Next, from_fn, from_fn_with_state},
-    response::{IntoResponse as _, Response},
-};
+use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-pub use self::{access::Tokens, channels::Shown};
+pub use self::{access::Tokens, channels::Shown, terms::Terms};
+use self::{guard::Gate, limits::bounded, serving::serve, sessions::Sessions, throttle::Throttle};
 use crate::{
     approvals::Approvals,
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
     interactions, managed,
-    model::Clock,
+    model::{Clock, Role},
     sealing::Key,
     telemetry::Metrics,
 };
-
-/// How long a stop waits for requests under way.
-const DRAIN_MAX: Duration = Duration::from_secs(3);
-
-/// How long one request may take, the broker's confirms included.
-const REQUEST_MAX: Duration = Duration::from_mins(1);
 
 /// What the handlers need of the worker.
 #[derive(Clone)]
@@ -70,6 +69,8 @@ pub struct Inside {
     pub key: Option<Key>,
     /// Who may call.
     pub tokens: watch::Receiver<Tokens>,
+    /// On what terms.
+    pub terms: watch::Receiver<Arc<Terms>>,
     /// The channels, in the order of the configuration.
     pub channels: watch::Receiver<Arc<[Shown]>>,
     /// What operators decided about them, as far as this worker has heard and done it.
@@ -110,45 +111,34 @@ pub async fn open(
     };
     info!(api = %doors.api, metrics = %doors.metrics, "listening");
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
-    let api = events::routes(inside.clone())
+    let sessions = Sessions::new(sessions_key(&inside).map_err(|error| (api, error))?);
+    let gate = Gate { inside: inside.clone(), sessions, throttle: Arc::new(Throttle::default()) };
+    let routes = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
         .merge(dead_letters::routes(inside.clone(), tracker))
         .merge(explain::routes(inside.clone()))
         .merge(approvals::routes(inside.clone()))
         .merge(slack::routes(inside.clone()))
-        .route_layer(from_fn_with_state(inside.clone(), guard::guard));
-    serve(api_listener, bounded(api), draining, tracker);
-    serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);
+        .merge(session::routes(gate.clone()))
+        .merge(openapi::routes())
+        .route_layer(from_fn_with_state(gate, guard::guard));
+    let routes = bounded(routes).layer(from_fn_with_state(inside.terms.clone(), headers::of_api));
+    serve(api_listener, routes, draining, tracker);
+    serve(metrics_listener, bounded(probes::routes(inside, tracker)).layer(from_fn(headers::plain)), closing, tracker);
     Ok(doors)
 }
 
-/// What every route has: a time limit, and errors of one shape.
-fn bounded(routes: Router) -> Router {
-    routes.fallback(errors::not_found).method_not_allowed_fallback(errors::wrong_method).layer(from_fn(in_time))
-}
-
-/// Answers within [`REQUEST_MAX`], the reading of the body included, so that nobody holds memory by sending slowly.
-async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => errors::too_slow().into_response(),
+/// The key of the sessions: the pool's, or one of this worker's own.
+fn sessions_key(inside: &Inside) -> std::io::Result<Key> {
+    if let Some(key) = &inside.key {
+        return Ok(key.clone());
     }
-}
-
-fn serve(listener: TcpListener, routes: Router, until: CancellationToken, tracker: &TaskTracker) {
-    tracker.spawn(async move {
-        let stop = until.clone();
-        let server =
-            axum::serve(guests::Places::new(listener), routes.into_make_service_with_connect_info::<guard::Peer>())
-                .with_graceful_shutdown(async move { stop.cancelled().await });
-        let overdue = async {
-            until.cancelled().await;
-            tokio::time::sleep(DRAIN_MAX).await;
-        };
-        // A client that keeps its connection open must not keep the worker from stopping.
-        tokio::select! {
-            result = server => if let Err(error) = result { warn!(%error, "an HTTP listener has ended") },
-            () = overdue => {}
-        }
-    });
+    let people = inside.tokens.borrow().iter().any(|(_, role, _)| *role != Role::Publisher);
+    if people {
+        warn!(
+            hint = "set INTERVEN_ALERTS_KEY, the same for the whole pool: `openssl rand -base64 32` makes one",
+            "there is no INTERVEN_ALERTS_KEY: a sign-in holds on this worker only, and until it stops"
+        );
+    }
+    Key::random()
 }

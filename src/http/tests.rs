@@ -1,5 +1,10 @@
 //! Both doors over real sockets, with an embedded broker and a store in a directory of their own.
 
+mod roles;
+mod signing_in;
+
+use std::time::Duration;
+
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -8,11 +13,13 @@ use tokio::{
 
 use super::*;
 use crate::{
-    approvals::Terms,
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
     model::{Clock, Role},
 };
+
+/// Who has a token with the name of its role. The publisher's is `right`, and its name `firewall`.
+const ROLES: [Role; 3] = [Role::Auditor, Role::Analyst, Role::Admin];
 
 pub(super) struct House {
     pub(super) doors: Doors,
@@ -22,11 +29,17 @@ pub(super) struct House {
     closing: CancellationToken,
     tracker: TaskTracker,
     tokens: watch::Sender<Tokens>,
+    terms: watch::Sender<Arc<terms::Terms>>,
     _dir: tempfile::TempDir,
 }
 
 impl House {
     pub(super) async fn open() -> Self {
+        Self::open_with(Key::random().unwrap()).await
+    }
+
+    /// A worker of the pool with this key.
+    async fn open_with(key: Key) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tracker = TaskTracker::new();
         let lanes = vec!["soc".parse().unwrap()];
@@ -37,23 +50,28 @@ impl House {
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
         let token = |name: &str, role| (name.to_owned(), role, Sha256::digest(name.as_bytes()).into());
         let right = (String::from("firewall"), Role::Publisher, Sha256::digest(b"right").into());
-        let tokens = watch::Sender::new(Tokens::from([
-            right,
-            token("auditor", Role::Auditor),
-            token("analyst", Role::Analyst),
-            token("admin", Role::Admin),
-        ]));
+        let tokens = watch::Sender::new(
+            ROLES.map(|role| token(role.as_str(), role)).into_iter().chain([right]).collect::<Tokens>(),
+        );
+        let terms = terms::Terms::new("https://alerts.example.com", Duration::from_hours(12), Vec::new());
+        let terms = watch::Sender::new(Arc::new(terms));
         let channels = watch::Sender::new(Arc::from([]));
-        let approvals =
-            Approvals::new(Arc::clone(&broker), Clock::System, Metrics::new(), Terms::default(), TaskTracker::new());
+        let approvals = Approvals::new(
+            Arc::clone(&broker),
+            Clock::System,
+            Metrics::new(),
+            crate::approvals::Terms::default(),
+            TaskTracker::new(),
+        );
         let inside = Inside {
             metrics: Metrics::new(),
             store,
             broker: Arc::clone(&broker),
             draining: draining.clone(),
             closing: closing.clone(),
-            key: None,
+            key: Some(key),
             tokens: tokens.subscribe(),
+            terms: terms.subscribe(),
             channels: channels.subscribe(),
             standing: watch::Sender::default().subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
@@ -71,7 +89,7 @@ impl House {
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let doors = open(any, any, inside.clone(), &tracker).await.unwrap();
-        Self { doors, inside, channels, draining, closing, tracker, tokens, _dir: dir }
+        Self { doors, inside, channels, draining, closing, tracker, tokens, terms, _dir: dir }
     }
 }
 

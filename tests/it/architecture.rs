@@ -98,6 +98,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("backoff", &["src/lane/backoff.rs"]),
     ("prometheus", &["src/telemetry"]),
     ("axum", &["src/http"]),
+    ("hyper", &["src/http/serving.rs"]),
+    ("hyper_util", &["src/http/serving.rs"]),
     ("clap", &["src/cli", "src/main.rs"]),
     ("clap_complete", &["src/cli"]),
     ("indicatif", &["src/cli"]),

@@ -177,7 +177,12 @@ async fn only_an_admin_purges_and_only_what_was_chosen() {
 }
 
 fn caller() -> Caller {
-    Caller { name: String::from("ann"), role: Role::Admin, from: SocketAddr::from(([127, 0, 0, 1], 1)) }
+    Caller {
+        name: String::from("ann"),
+        role: Role::Admin,
+        via: super::super::access::Via::Token,
+        from: SocketAddr::from(([127, 0, 0, 1], 1)),
+    }
 }
 
 #[tokio::test]

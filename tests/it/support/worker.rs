@@ -121,6 +121,14 @@ impl WorkerProcess {
         }
     }
 
+    /// GETs a path of its API with a token; status, headers and body as text.
+    pub(crate) async fn get_text(&self, path: &str, token: &str) -> (u16, String) {
+        let request = self.client.get(format!("{}{path}", self.server())).bearer_auth(token);
+        let reply = request.send().await.expect("the API answers");
+        let (status, headers) = (reply.status().as_u16(), format!("{:?}", reply.headers()));
+        (status, format!("{headers} {}", reply.text().await.unwrap()))
+    }
+
     /// More flags for `run`.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(ToString::to_string));

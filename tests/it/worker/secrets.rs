@@ -16,7 +16,7 @@ use crate::support::{
     eventually,
     firewall::Publisher,
     rabbit::Rabbit,
-    scene::{PATIENT, PUBLISHER, PUBLISHER_TOKEN, Scene},
+    scene::{PATIENT, PUBLISHER, PUBLISHER_TOKEN, Scene, token_of},
     unique_name,
     worker::{PATIENCE, WorkerProcess, post_events},
 };
@@ -141,7 +141,8 @@ async fn no_secret_is_ever_printed() {
             &format!("{keys}rate_limit = \"none\"\nconcurrency = 2\ntimeout = \"2s\"\n{retry}"),
         );
     }
-    let config = format!("[broker]\nurl = \"{url}\"\nprefix = \"{prefix}\"\n{PUBLISHER}{}", scene.channels());
+    let people = token_of("auditor");
+    let config = format!("[broker]\nurl = \"{url}\"\nprefix = \"{prefix}\"\n{PUBLISHER}{people}{}", scene.channels());
     let mut worker = WorkerProcess::new(&config).flags(&["--log-level", "trace"]);
     worker.start_ready().await;
     let messages: Vec<Bytes> = (0..40).map(|number| super::deny(&format!("secret-{number}"))).collect();
@@ -155,6 +156,7 @@ async fn no_secret_is_ever_printed() {
     .await;
 
     let mut written = format!("{answer:?}{wrong:?}{}", worker.probe("/metrics").await.unwrap().1);
+    written.push_str(&crate::access::everything_told(&worker, "token-of-auditor").await);
     // The secrets that cause errors of their own: a broker that says no, and an endpoint that is gone.
     rabbit.ctl(&["change_password", &prefix, "another-one"]).await;
     for command in [vec!["doctor"], vec!["doctor", "--json"]] {
