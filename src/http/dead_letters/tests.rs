@@ -180,7 +180,7 @@ fn caller() -> Caller {
     Caller {
         name: String::from("ann"),
         role: Role::Admin,
-        via: super::super::access::Via::Token,
+        via: crate::http::access::Via::Token,
         from: SocketAddr::from(([127, 0, 0, 1], 1)),
     }
 }
