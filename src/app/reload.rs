@@ -25,6 +25,7 @@ use super::{
     steward::Steward,
 };
 use crate::{
+    approvals::Terms,
     broker::{BrokerError, Queue},
     config::{BrokerPlan, ChannelPlan, HttpPlan, Plan},
     intake::Router,
@@ -104,13 +105,15 @@ pub(super) struct Fixed {
     data_dir: PathBuf,
     broker: BrokerPlan,
     http: HttpPlan,
+    approvals: Terms,
     grace: Duration,
 }
 
 impl Fixed {
     pub(super) fn of(plan: &Plan) -> Self {
-        let Plan { data_dir, broker, http, shutdown_grace, .. } = plan;
-        Self { data_dir: data_dir.clone(), broker: broker.clone(), http: *http, grace: *shutdown_grace }
+        let Plan { data_dir, broker, http, approvals, shutdown_grace, .. } = plan;
+        let (data_dir, broker) = (data_dir.clone(), broker.clone());
+        Self { data_dir, broker, http: *http, approvals: *approvals, grace: *shutdown_grace }
     }
 
     /// What of it differs in `plan`.
@@ -119,6 +122,7 @@ impl Fixed {
             ("data_dir", self.data_dir != plan.data_dir),
             ("[broker]", self.broker != plan.broker),
             ("[http] listen, metrics_listen", self.http != plan.http),
+            ("[approvals]", self.approvals != plan.approvals),
             ("[shutdown]", self.grace != plan.shutdown_grace),
         ];
         all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -294,8 +298,10 @@ mod tests {
     #[test]
     fn what_only_a_restart_takes_over_is_named() {
         let before = plan("data_dir = \"/one\"\n");
-        let after = plan("data_dir = \"/two\"\n[shutdown]\ngrace = \"1s\"\n[broker]\nurl = \"amqp://localhost\"\n");
-        assert_eq!(Fixed::of(&before).differences(&after), ["data_dir", "[broker]", "[shutdown]"]);
+        let after = plan(
+            "data_dir = \"/two\"\n[shutdown]\ngrace = \"1s\"\n[approvals]\ngrant = \"1s\"\n[broker]\nurl = \"amqp://localhost\"\n",
+        );
+        assert_eq!(Fixed::of(&before).differences(&after), ["data_dir", "[broker]", "[approvals]", "[shutdown]"]);
         assert_eq!(Fixed::of(&before).differences(&before), Vec::<&str>::new());
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker,
+    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker, approving, interacting,
     orphans::{Registrar, Undertaker},
     steward::{Boards, Steward, Tasks},
     watching::{watch_depths, watch_health},
@@ -65,8 +65,9 @@ impl Worker {
         let start_settler = || {
             Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), clock, &carrier, give_up.clone())
         };
-        // The log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
-        let (settler, logger) = (start_settler(), start_settler());
+        // Each log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
+        let (settler, logger, clerk) = (start_settler(), start_settler(), start_settler());
+        let approving = approving::start(&broker, clock, &metrics, plan.approvals, [&stop, &give_up]);
 
         let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)?;
         let tools = LaneTools {
@@ -75,6 +76,7 @@ impl Worker {
             settler: settler.clone(),
             clock,
             scrubber: plan.scrubber(),
+            posted: approving.posted.clone(),
         };
         let boards = Boards::new(lanes);
         let routing = boards.routing.subscribe();
@@ -82,9 +84,11 @@ impl Worker {
             router: routing.clone(),
             settler,
             logger: keep_decisions.then_some(logger),
+            asker: clerk,
             clock,
             metrics: metrics.clone(),
         };
+        let slack = interacting::start(&approving, &tools, boards.answerable.subscribe(), &background, &stop);
         let doors = http::Inside {
             metrics: metrics.clone(),
             store: store.clone(),
@@ -104,6 +108,8 @@ impl Worker {
                 boards.present.subscribe(),
                 boards.standing.subscribe(),
             ),
+            approvals: approving.approvals,
+            slack,
             clock,
         };
 
@@ -137,8 +143,10 @@ impl Worker {
             give_up,
             closing,
             intake_and_lanes,
+            answers: approving.answers,
+            following: approving.following,
             carrier,
-            carriers: 1 + usize::from(keep_decisions),
+            carriers: 2 + usize::from(keep_decisions),
             background,
             broker,
             store,

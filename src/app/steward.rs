@@ -38,6 +38,7 @@ use crate::{
     config::{AccessPlan, ChannelPlan, Plan},
     http::{Shown, Tokens},
     intake::{Intake, OwnTerms, Router},
+    interactions::Answerable,
     lane::{self, LaneHandle, LanePlan, LaneTools},
     managed::{Book, Present},
     model::{ChannelId, Egress},
@@ -69,6 +70,8 @@ pub(super) struct Boards {
     pub(super) routing: watch::Sender<Arc<Router>>,
     /// The channels, for the API.
     pub(super) shown: watch::Sender<Arc<[Shown]>>,
+    /// Those of them whose cards can be answered in place.
+    pub(super) answerable: watch::Sender<Arc<Answerable>>,
     /// What operators decided, as far as the lanes were told.
     pub(super) standing: watch::Sender<Arc<Standing>>,
     /// What the desk sees, where channels of the log are changed.
@@ -87,6 +90,7 @@ impl Boards {
         Self {
             routing: watch::Sender::new(Arc::new(Router::new(Routes::new(Vec::new()), Vec::new()))),
             shown: watch::Sender::new(Arc::from([])),
+            answerable: watch::Sender::new(Arc::new(Answerable::new([], Arc::new(Links::none())))),
             standing: watch::Sender::default(),
             present: watch::Sender::new(None),
             census: Arc::new(watch::Sender::new(Census::of(lanes))),
@@ -321,6 +325,11 @@ impl Steward {
         let shown = self.channels.iter().zip(self.lanes.iter().map(Some).chain(std::iter::repeat(None)));
         self.boards.shown.send_replace(shown.map(|(channel, lane)| self.shown(channel, lane.cloned())).collect());
         self.show_present();
+        // At a stop there are no channels any more, but clicks under way are still answered.
+        if !self.tasks.stop.is_cancelled() {
+            let channels = self.channels.iter().map(|channel| (channel.id.clone(), Arc::clone(&channel.channel)));
+            self.boards.answerable.send_replace(Arc::new(Answerable::new(channels, Arc::clone(&self.links))));
+        }
         let filters = self.channels.iter().take(self.lanes.len()).map(|channel| channel.filter.clone()).collect();
         let own = self.channels.iter().take(self.lanes.len());
         let own = own.map(|channel| OwnTerms { notices: channel.notices, canary: channel.canary }).collect();

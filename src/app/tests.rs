@@ -201,11 +201,19 @@ impl House {
             settler: settler.clone(),
             clock,
             scrubber: Scrubber::default(),
+            posted: mpsc::channel(1).0,
         };
         let boards = Boards::new(plan.channels.iter().map(|channel| channel.id.clone()).collect());
         let (routing, census, opened) =
             (boards.routing.subscribe(), Arc::clone(&boards.census), boards.opened.subscribe());
-        let intake = Intake { router: routing.clone(), settler, logger: None, clock, metrics: metrics.clone() };
+        let intake = Intake {
+            router: routing.clone(),
+            asker: settler.clone(),
+            settler,
+            logger: None,
+            clock,
+            metrics: metrics.clone(),
+        };
         let (stop, intake_and_lanes) = (CancellationToken::new(), TaskTracker::new());
         let tasks = Tasks {
             intake_and_lanes: intake_and_lanes.clone(),

@@ -156,6 +156,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
     let key = sections::key(document);
     let access = sections::access(document);
     let (http, links) = sections::http(document, &access);
+    let approvals = sections::approvals(document);
     let shutdown_grace = sections::shutdown_grace(document);
     let channels = read_channels(document, kinds);
     Some(Plan {
@@ -164,6 +165,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
         http,
         key,
         access,
+        approvals,
         shutdown_grace,
         egress,
         links,

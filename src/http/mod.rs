@@ -8,6 +8,7 @@
 //! Start with [`open`], then `catalogue.rs` and `guard.rs`; the other files are routes by their subject.
 
 mod access;
+mod approvals;
 mod catalogue;
 mod channel_changes;
 mod channels;
@@ -18,6 +19,7 @@ mod explain;
 mod guard;
 mod guests;
 mod probes;
+mod slack;
 #[cfg(test)]
 mod tests;
 
@@ -35,10 +37,11 @@ use tracing::{info, warn};
 
 pub use self::{access::Tokens, channels::Shown};
 use crate::{
+    approvals::Approvals,
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
-    managed::Desk,
+    interactions, managed,
     model::Clock,
     sealing::Key,
     telemetry::Metrics,
@@ -74,7 +77,11 @@ pub struct Inside {
     /// Where what operators decide is written down for the whole pool.
     pub log: ChannelLog,
     /// Where operators change channels of that log, and try them.
-    pub desk: Desk,
+    pub desk: managed::Desk,
+    /// What is asked for, answered and granted.
+    pub approvals: Approvals,
+    /// Who takes clicks of Slack's.
+    pub slack: interactions::Desk,
     /// The time.
     pub clock: Clock,
 }
@@ -107,6 +114,8 @@ pub async fn open(
         .merge(channels::routes(inside.clone()))
         .merge(dead_letters::routes(inside.clone(), tracker))
         .merge(explain::routes(inside.clone()))
+        .merge(approvals::routes(inside.clone()))
+        .merge(slack::routes(inside.clone()))
         .route_layer(from_fn_with_state(inside.clone(), guard::guard));
     serve(api_listener, bounded(api), draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);

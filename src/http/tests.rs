@@ -8,6 +8,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    approvals::Terms,
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
     model::{Clock, Role},
@@ -43,6 +44,8 @@ impl House {
             token("admin", Role::Admin),
         ]));
         let channels = watch::Sender::new(Arc::from([]));
+        let approvals =
+            Approvals::new(Arc::clone(&broker), Clock::System, Metrics::new(), Terms::default(), TaskTracker::new());
         let inside = Inside {
             metrics: Metrics::new(),
             store,
@@ -54,14 +57,16 @@ impl House {
             channels: channels.subscribe(),
             standing: watch::Sender::default().subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
-            desk: Desk::new(
+            desk: crate::managed::Desk::new(
                 None,
-                broker,
+                Arc::clone(&broker),
                 Clock::System,
                 crate::model::Scrubber::default(),
                 watch::Sender::new(None).subscribe(),
                 watch::Sender::default().subscribe(),
             ),
+            slack: crate::interactions::Desk::idle(approvals.clone()),
+            approvals,
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on panics; the lint's own exception stops at test functions"
 )]
 
+mod approvals;
 mod architecture;
 mod broker;
 mod chaos;

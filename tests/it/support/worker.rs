@@ -100,10 +100,25 @@ impl WorkerProcess {
 
     /// Asks its API with a token; status and answer.
     pub(crate) async fn api(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, serde_json::Value) {
+        self.asking(method, path, token, body).await.expect("the API answers")
+    }
+
+    /// The same, of a worker that may be killed meanwhile: `None` when no answer came.
+    pub(crate) fn asking(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: &str,
+    ) -> impl Future<Output = Option<(u16, serde_json::Value)>> + Send + use<> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.client.request(method, format!("{}{path}", self.server())).bearer_auth(token);
-        let reply = request.body(body.to_owned()).send().await.expect("the API answers");
-        (reply.status().as_u16(), serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap_or_default())
+        let request = request.body(body.to_owned());
+        async move {
+            let reply = request.send().await.ok()?;
+            let status = reply.status().as_u16();
+            Some((status, serde_json::from_slice(&reply.bytes().await.ok()?).unwrap_or_default()))
+        }
     }
 
     /// More flags for `run`.
