@@ -108,6 +108,7 @@ async fn a_channel_that_cannot_be_read_holds_what_it_wants_until_it_can() {
 
 #[tokio::test(start_paused = true)]
 async fn another_guard_of_the_file_stops_a_channel_that_it_forbids_and_lets_it_go_on_when_it_no_longer_does() {
+    crate::tls::install();
     let mut house = House::with_key("", true, Some(key(TEXT)));
     house.news.send(whole([put_at("made", "https://10.1.2.3/hook", TEXT)])).await.unwrap();
     house.opens().await;
