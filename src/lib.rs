@@ -16,7 +16,7 @@
 //! - [`channels`]: how to say it and what replies mean, one file per kind. [`formats`]: decisions for machines.
 //! - [`settle`]: what "done" means. [`dead_letters`]: what could not be delivered, on disk, and how it is replayed.
 //! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
-//! - [`channel_log`]: what operators decided about channels, for the whole pool.
+//! - [`channel_log`]: what operators decided about channels, for the whole pool; [`managed`]: the channels that they made.
 //! - [`sealing`]: the pool's key, and what is sealed with it.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
@@ -43,6 +43,7 @@ pub mod formats;
 pub mod http;
 pub mod intake;
 pub mod lane;
+pub mod managed;
 pub mod model;
 pub mod notices;
 pub mod route;

@@ -29,6 +29,7 @@ use crate::{
     http,
     intake::Intake,
     lane::{HttpPost, LaneTools, Post},
+    managed::Desk,
     model::{ChannelId, Clock},
     notices,
     sealing::Key,
@@ -90,11 +91,19 @@ impl Worker {
             broker: Arc::clone(&broker),
             draining: stop.clone(),
             closing: closing.clone(),
-            key,
+            key: key.clone(),
             tokens: boards.tokens.subscribe(),
             channels: boards.shown.subscribe(),
             standing: boards.standing.subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
+            desk: Desk::new(
+                key.clone(),
+                Arc::clone(&broker),
+                clock,
+                tools.scrubber.clone(),
+                boards.present.subscribe(),
+                boards.standing.subscribe(),
+            ),
             clock,
         };
 
@@ -114,7 +123,7 @@ impl Worker {
             background: background.clone(),
             stop: stop.clone(),
         };
-        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks);
+        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks, key);
         intake_and_lanes.spawn(steward.run(asked, news));
 
         let terms = notices::Terms::default();

@@ -1,5 +1,7 @@
 //! The steward and the undertaker in virtual time, on a broker of which a test says what it answers.
 
+mod made;
+
 use std::{
     collections::VecDeque,
     num::NonZeroU16,
@@ -29,6 +31,7 @@ use crate::{
     intake::Intake,
     lane::{LaneState, LaneTools, Post},
     model::{ChannelId, Clock, DeathReason, Reply, Scrubber, Timestamp, Trouble},
+    sealing::Key,
     settle::{Job, Settler},
     telemetry::Metrics,
 };
@@ -186,6 +189,10 @@ struct House {
 
 impl House {
     fn new(config: &str, connected: bool) -> Self {
+        Self::with_key(config, connected, None)
+    }
+
+    fn with_key(config: &str, connected: bool, key: Option<Key>) -> Self {
         let (broker, (settler, jobs)) = (Told::new(connected), Settler::by_hand());
         let (metrics, clock, plan) = (Metrics::new(), Clock::System, plan(config));
         let tools = LaneTools {
@@ -206,7 +213,7 @@ impl House {
             background: TaskTracker::new(),
             stop: stop.clone(),
         };
-        let steward = Steward::new(plan, NonZeroU16::MIN, tools, intake, boards, tasks);
+        let steward = Steward::new(plan, NonZeroU16::MIN, tools, intake, boards, tasks, key);
         let ((asks, asked), (news, heard)) = (mpsc::channel(4), mpsc::channel(4));
         intake_and_lanes.spawn(steward.run(asked, heard));
         let tasks = intake_and_lanes;

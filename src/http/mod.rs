@@ -9,6 +9,7 @@
 
 mod access;
 mod catalogue;
+mod channel_changes;
 mod channels;
 mod dead_letters;
 mod errors;
@@ -37,6 +38,7 @@ use crate::{
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
+    managed::Desk,
     model::Clock,
     sealing::Key,
     telemetry::Metrics,
@@ -71,6 +73,8 @@ pub struct Inside {
     pub standing: watch::Receiver<Arc<Standing>>,
     /// Where what operators decide is written down for the whole pool.
     pub log: ChannelLog,
+    /// Where operators change channels of that log, and try them.
+    pub desk: Desk,
     /// The time.
     pub clock: Clock,
 }

@@ -53,7 +53,15 @@ impl House {
             tokens: tokens.subscribe(),
             channels: channels.subscribe(),
             standing: watch::Sender::default().subscribe(),
-            log: ChannelLog::new(broker),
+            log: ChannelLog::new(Arc::clone(&broker)),
+            desk: Desk::new(
+                None,
+                broker,
+                Clock::System,
+                crate::model::Scrubber::default(),
+                watch::Sender::new(None).subscribe(),
+                watch::Sender::default().subscribe(),
+            ),
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

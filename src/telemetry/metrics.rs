@@ -67,6 +67,9 @@ pub struct Metrics {
     pub approval_latency: Histogram,
     /// `config_reload_success_timestamp_seconds`: when the present configuration was taken over.
     pub config_reloaded: Gauge,
+    /// `channels_unreadable`: channels made over the API that this worker cannot read, and so only holds what they want. Worry when it
+    /// is not 0: the worker's key, its version or its `[egress]` differ from those of the worker that made them.
+    pub channels_unreadable: IntGauge,
     matched: IntCounterVec,
     deliveries: IntCounterVec,
     waiting: IntGaugeVec,
@@ -268,6 +271,8 @@ impl Metrics {
                 "config_reload_success_timestamp_seconds",
                 "When the present configuration was taken over.",
             ))),
+            channels_unreadable: all
+                .gauge("channels_unreadable", "Channels made over the API that this worker cannot read."),
             matched: all.counters("deliveries_matched_total", "Deliveries made by routing.", CHANNEL),
             deliveries: all.counters("deliveries_total", "Deliveries by how they ended.", &["channel", "ending"]),
             waiting: all.gauges(

@@ -45,7 +45,14 @@ async fn fill(house: &House, count: usize) -> Vec<LetterId> {
 fn show_soc(house: &House) {
     let filter =
         Filter { events: KindSet::all(), min_severity: crate::model::Severity::Low, tools: None, agents: None };
-    let shown = Shown { id: "soc".parse().unwrap(), configured: json!({}), filter, lane: None };
+    let shown = Shown {
+        id: "soc".parse().unwrap(),
+        configured: json!({}),
+        filter,
+        version: None,
+        unreadable: false,
+        lane: None,
+    };
     house.channels.send_replace(Arc::from([shown]));
 }
 
