@@ -184,7 +184,11 @@ impl Carrier {
                 return Err(Box::new(self.letter(lane, message, &error)));
             }
             if let Some(untold) = self.may_tell(Some(&message.to)) {
-                warn!(to = ?message.to, %error, hint = error.hint(), retry_in = ?wait, untold, "could not hand over to the broker");
+                if message.to == Destination::Log(Log::Decisions) {
+                    warn!(%error, hint = error.hint(), retry_in = ?wait, untold, "the decisions log takes nothing: decisions are told all the same, and are acknowledged only when it does; when `prefetch` of them wait (`acks_waiting`), no more come in");
+                } else {
+                    warn!(to = ?message.to, %error, hint = error.hint(), retry_in = ?wait, untold, "could not hand over to the broker");
+                }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_LONGEST);

@@ -3,6 +3,7 @@
 use std::{
     num::NonZeroU16,
     sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -26,6 +27,7 @@ use crate::{
     channel_log::{ChannelLog, News},
     config::{BrokerPlan, Plan},
     dead_letters::{DeadLetter, DeadLetterError, Keeper, Store, StoreOptions},
+    export::{self, Exporter},
     http,
     intake::Intake,
     lane::{HttpPost, LaneTools, Post},
@@ -39,6 +41,9 @@ use crate::{
 
 /// How many reloads may wait for their turn.
 const ASKS_MAX: usize = 4;
+
+/// How long a caller may take nothing of its export.
+const EXPORT_PATIENCE: Duration = Duration::from_mins(1);
 
 /// How many records of the log of the channels are read ahead.
 const NEWS_MAX: usize = 256;
@@ -93,6 +98,7 @@ impl Worker {
             metrics: metrics.clone(),
             store: store.clone(),
             broker: Arc::clone(&broker),
+            exporter: exporter(&plan, &broker, keep_decisions, &stop, &background),
             draining: stop.clone(),
             closing: closing.clone(),
             key: key.clone(),
@@ -221,6 +227,25 @@ fn pools_key(plan: &Plan) -> std::io::Result<Option<Key>> {
         (None, BrokerPlan::Embedded { .. }) => Key::in_file(&plan.data_dir.join(KEY_FILE)).map(Some),
         (None, BrokerPlan::RabbitMq { .. }) => Ok(None),
     }
+}
+
+/// What gives exports: it sorts beside the worker's own data, and ends when the worker begins to stop.
+fn exporter(
+    plan: &Plan,
+    broker: &Arc<dyn Broker>,
+    kept: bool,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> Exporter {
+    let terms = export::Terms {
+        broker: Arc::clone(broker),
+        kept,
+        spill: export::Spill::to(vec![plan.data_dir.clone()]),
+        limits: export::Limits::default(),
+        patience: Some(EXPORT_PATIENCE),
+        stop: stop.clone(),
+    };
+    Exporter::new(terms, tracker)
 }
 
 /// How many unsettled decisions a worker holds, and whether decisions are logged.

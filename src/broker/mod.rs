@@ -280,6 +280,8 @@ pub enum Start {
     First,
     /// At or somewhat before the first record that was appended at this time or later.
     At(Timestamp),
+    /// At the last so many records, or somewhat fewer. At the first where there are no more.
+    Newest(u64),
 }
 
 /// Where reading a log ends.

@@ -17,6 +17,7 @@ pub mod check;
 pub mod completions;
 pub mod config_file;
 pub mod dead_letters;
+pub mod decisions;
 pub mod demo;
 pub mod doctor;
 pub mod event;
@@ -116,6 +117,8 @@ pub enum Command {
     Publish(publish::Args),
     /// Look at what could not be delivered, replay it or purge it
     DeadLetters(dead_letters::Args),
+    /// Write out what was decided
+    Decisions(decisions::Args),
     /// Find out whether everything is there that the worker needs
     Doctor(doctor::Args),
     /// Watch the whole program at work for half a minute, with nothing installed
@@ -137,6 +140,7 @@ impl Command {
             | Self::Token(_)
             | Self::Publish(_)
             | Self::DeadLetters(_)
+            | Self::Decisions(_)
             | Self::Doctor(_)
             | Self::Completions(_) => "warn",
         }
@@ -191,6 +195,7 @@ fn dispatch(cli: Cli, shell: &mut Shell<'_>) -> Result<(), Failure> {
         Command::Run(_) => run::run(&global, shell),
         Command::Publish(args) => publish::run(&args, &global, shell),
         Command::DeadLetters(args) => dead_letters::run(&args, &global, shell),
+        Command::Decisions(args) => decisions::run(&args, &global, shell),
         Command::Doctor(args) => doctor::run(&args, &global, shell),
         Command::Demo(_) => demo::command::run(shell),
         Command::Completions(args) => completions::run(&args, shell),

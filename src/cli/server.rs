@@ -103,6 +103,16 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// Whether no other worker would answer otherwise.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Silent(_) => false,
+            Self::Refused { status, .. } => {
+                !status.is_server_error() && ![StatusCode::NOT_FOUND, StatusCode::TOO_MANY_REQUESTS].contains(status)
+            }
+        }
+    }
+
     /// The failure to end with.
     pub fn failure(self, server: &str) -> Failure {
         match self {
@@ -259,6 +269,20 @@ impl Server {
         last.ok_or_else(|| Trouble::Silent(String::from("it answered nothing")))
     }
 
+    /// Asks for something that may be long, and comes piece by piece. A worker that has nothing to send yet shows that it works.
+    pub async fn download(&self, path: &str) -> Result<Download, Trouble> {
+        let request = self.request(Method::GET, path, None).timeout(ORDER_MAX).send();
+        let answer = tokio::time::timeout(ANSWER_MAX, request).await;
+        let answer = answer.map_err(|_| Trouble::Silent(String::from("it took too long")))?;
+        let mut response = answer.map_err(|error| silent(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Download { response });
+        }
+        let bytes = tokio::time::timeout(ANSWER_MAX, whole(&mut response)).await;
+        Err(refused(status, &bytes.unwrap_or(Ok(Vec::new()))?))
+    }
+
     fn request(&self, method: Method, path: &str, body: Option<&Value>) -> reqwest::RequestBuilder {
         let mut url = self.base.clone();
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
@@ -269,6 +293,22 @@ impl Server {
         match body {
             Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
             None => request,
+        }
+    }
+}
+
+/// A long answer that is being received.
+pub struct Download {
+    response: reqwest::Response,
+}
+
+impl Download {
+    /// The next piece, or why there is no more though there should be; `None` when it is complete.
+    pub async fn next(&mut self) -> Option<Result<bytes::Bytes, String>> {
+        match tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await {
+            Ok(Ok(piece)) => piece.map(Ok),
+            Ok(Err(error)) => Some(Err(in_short(&error))),
+            Err(_) => Some(Err(format!("nothing came for {} s", SILENCE_MAX.as_secs()))),
         }
     }
 }

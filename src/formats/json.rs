@@ -17,7 +17,11 @@ pub struct Compact(Bytes);
 impl Compact {
     /// The JSON of `decision`.
     pub fn of(decision: &Decision) -> Self {
-        let raw = decision.raw();
+        Self::of_raw(decision.raw())
+    }
+
+    /// The same of a decision's bytes as they came, which are valid JSON.
+    pub fn of_raw(raw: &Bytes) -> Self {
         match std::str::from_utf8(raw) {
             Ok(text) if !has_outer_space(text) => Self(raw.clone()),
             Ok(text) => Self(without_outer_space(text).into()),

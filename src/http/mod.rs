@@ -17,6 +17,7 @@ mod dead_letters;
 mod errors;
 mod events;
 mod explain;
+mod exports;
 mod guard;
 mod guests;
 mod headers;
@@ -46,6 +47,7 @@ use crate::{
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
+    export::Exporter,
     interactions, managed,
     model::{Clock, Role},
     sealing::Key,
@@ -61,6 +63,8 @@ pub struct Inside {
     pub store: Store,
     /// The broker.
     pub broker: Arc<dyn Broker>,
+    /// What gives exports of the decisions log.
+    pub exporter: Exporter,
     /// Cancelled when the worker begins to stop: no more events are taken, and `/readyz` says so.
     pub draining: CancellationToken,
     /// Cancelled when it has stopped: until then metrics and probes answer.
@@ -117,6 +121,7 @@ pub async fn open(
         .merge(channels::routes(inside.clone()))
         .merge(dead_letters::routes(inside.clone(), tracker))
         .merge(explain::routes(inside.clone()))
+        .merge(exports::routes(inside.clone()))
         .merge(approvals::routes(inside.clone()))
         .merge(slack::routes(inside.clone()))
         .merge(session::routes(gate.clone()))

@@ -15,6 +15,7 @@ use super::*;
 use crate::{
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
+    export,
     model::{Clock, Role},
 };
 
@@ -67,6 +68,7 @@ impl House {
             metrics: Metrics::new(),
             store,
             broker: Arc::clone(&broker),
+            exporter: exporter(&broker, dir.path(), &tracker),
             draining: draining.clone(),
             closing: closing.clone(),
             key: Some(key),
@@ -91,6 +93,19 @@ impl House {
         let doors = open(any, any, inside.clone(), &tracker).await.unwrap();
         Self { doors, inside, channels, draining, closing, tracker, tokens, terms, _dir: dir }
     }
+}
+
+/// An exporter of a worker that keeps no decisions.
+fn exporter(broker: &Arc<dyn Broker>, dir: &std::path::Path, tracker: &TaskTracker) -> Exporter {
+    let terms = export::Terms {
+        broker: Arc::clone(broker),
+        kept: false,
+        spill: export::Spill::to(vec![dir.to_owned()]),
+        limits: export::Limits::default(),
+        patience: None,
+        stop: CancellationToken::new(),
+    };
+    Exporter::new(terms, tracker)
 }
 
 /// Sends `request` as it is and returns the whole answer.

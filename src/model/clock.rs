@@ -57,6 +57,13 @@ impl Timestamp {
         Self(sum.unwrap_or(time::macros::datetime!(9999-12-31 23:59:59 UTC)))
     }
 
+    /// The moment `earlier` before this one, clamped to the beginning of Unix time.
+    #[must_use]
+    pub fn minus(self, earlier: Duration) -> Self {
+        let difference = time::Duration::try_from(earlier).ok().and_then(|d| self.0.checked_sub(d));
+        difference.map_or(Self::UNIX_EPOCH, Self).max(Self::UNIX_EPOCH)
+    }
+
     /// The calendar date and time, for formats that need their own layout.
     pub fn date_time(self) -> OffsetDateTime {
         self.0

@@ -51,6 +51,8 @@ walk_both![
     a_log_is_read_in_order_to_its_present_end,
     a_log_is_followed_as_it_grows,
     a_log_is_read_from_a_time,
+    a_log_is_read_from_its_newest,
+    a_log_that_never_comes_to_rest_has_a_present_end,
     an_empty_log_ends_at_once,
     closing_leaves_nothing_half_acknowledged,
     closing_twice_is_the_same_as_once,
@@ -315,8 +317,49 @@ async fn a_log_is_read_from_a_time(bench: Bench) {
     broker.close().await;
 }
 
+async fn a_log_is_read_from_its_newest(bench: Bench) {
+    let broker = bench.open().await;
+    for at in 0..3 {
+        publish(&*broker, &Destination::Log(Log::Decisions), at * 100..(at + 1) * 100).await;
+    }
+    let all = read(&*broker, Log::Decisions, Start::First).await;
+    for count in [0, 1, 150, 300, 9_000] {
+        let newest = read(&*broker, Log::Decisions, Start::Newest(count)).await;
+        let expected = &all[all.len().saturating_sub(usize::try_from(count).unwrap())..];
+        assert!(newest.iter().map(|one| one.offset).eq(expected.iter().map(|one| one.offset)), "{count}");
+    }
+    broker.close().await;
+}
+
+async fn a_log_that_never_comes_to_rest_has_a_present_end(bench: Bench) {
+    // Goal: while somebody appends without a pause, reading to the present end ends, with all that was confirmed before.
+    let broker = bench.open().await;
+    let to = Destination::Log(Log::Approvals);
+    publish(&*broker, &to, 0..100).await;
+    let enough = tokio_util::sync::CancellationToken::new();
+    let appending = async {
+        for at in 100.. {
+            if enough.is_cancelled() {
+                return;
+            }
+            publish(&*broker, &to, at..at + 1).await;
+        }
+    };
+    let reading = async {
+        for _ in 0..3 {
+            let came: std::collections::BTreeSet<usize> =
+                read(&*broker, Log::Approvals, Start::First).await.iter().map(|record| id(&record.body)).collect();
+            assert!((0..100).all(|id| came.contains(&id)), "{} came", came.len());
+        }
+        enough.cancel();
+    };
+    tokio::join!(appending, reading);
+    broker.close().await;
+}
+
 async fn an_empty_log_ends_at_once(bench: Bench) {
     let broker = bench.open().await;
+    assert!(read(&*broker, Log::Decisions, Start::Newest(5)).await.is_empty());
     assert!(read(&*broker, Log::Channels, Start::First).await.is_empty());
     broker.close().await;
 }

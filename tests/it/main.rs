@@ -12,6 +12,7 @@ mod broker;
 mod chaos;
 mod cli;
 mod dead_letters;
+mod export;
 mod main_job;
 mod operators;
 mod pool;

@@ -444,9 +444,10 @@ impl Keeper {
         let mut batch = Batch::default();
         let mut removed = 0;
         for (book, state) in &self.books {
-            let oldest = match (book, self.keep_decisions) {
-                (Book::Log(Log::Decisions), Some(keep)) => Some((self.clock.now(), keep)),
-                (Book::Log(_) | Book::Answers, _) => None,
+            let oldest = match book {
+                // What was kept when decisions were still kept goes, too.
+                Book::Log(Log::Decisions) => Some((self.clock.now(), self.keep_decisions.unwrap_or_default())),
+                Book::Log(Log::Channels | Log::Approvals) | Book::Answers => None,
             };
             let mut from = 0;
             while removed < SHORTEN_STEP

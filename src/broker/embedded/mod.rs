@@ -35,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     desk::{Ask, Inbox, Job, Page, Place},
     keeper::{Book, Keeper},
+    vault::OPEN_LIMIT,
 };
 use super::{Arrival, Arrivals, Broker, BrokerError, End, Health, Log, Message, PublishError, Queue, Record, Start};
 use crate::model::{ChannelId, Clock};
@@ -122,7 +123,10 @@ impl Embedded {
             over: over_seen,
             closed: OnceCell::new(),
         };
-        outcome.await.map_err(|_| failed("the embedded broker's thread died while opening".into()))??;
+        let opened = tokio::time::timeout(OPEN_LIMIT, outcome).await;
+        let opened =
+            opened.map_err(|_| failed("the embedded broker's database does not open: it may be damaged".into()))?;
+        opened.map_err(|_| failed("the embedded broker's thread died while opening".into()))??;
         Ok(Self(Arc::new(inner)))
     }
 }

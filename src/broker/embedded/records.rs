@@ -84,9 +84,35 @@ impl Shelf {
         let Some(entry) = db.range(self.key(place, 0)..).next() else { return Ok(None) };
         let (key, head) = entry?;
         let Some((place, piece)) = self.place_of(&key) else { return Ok(None) };
+        self.stored(db, place, piece, &head).map(Some)
+    }
+
+    /// At least one message at `place` or after it where there is one, and then as many as there are until there are `most`, or
+    /// more than `bytes` of them.
+    pub(super) fn page(&self, db: &sled::Db, place: u64, most: usize, bytes: usize) -> sled::Result<Vec<Stored>> {
+        let (mut page, mut size) = (Vec::new(), 0);
+        for entry in db.range(self.key(place, 0)..) {
+            let (key, head) = entry?;
+            let Some((place, piece)) = self.place_of(&key) else { break };
+            // The further pieces of a message are read with its first one.
+            if page.last().is_some_and(|last: &Stored| last.place == place) {
+                continue;
+            }
+            if page.len() >= most || size >= bytes {
+                break;
+            }
+            let stored = self.stored(db, place, piece, &head)?;
+            size += stored.body.as_ref().map_or(0, Bytes::len);
+            page.push(stored);
+        }
+        Ok(page)
+    }
+
+    /// The message whose first value this should be.
+    fn stored(&self, db: &sled::Db, place: u64, piece: u16, head: &[u8]) -> sled::Result<Stored> {
         let damaged = Stored { place, at: Timestamp::UNIX_EPOCH, body: None };
         if piece != 0 || head.len() < HEAD_BYTES || head[0] != VERSION {
-            return Ok(Some(damaged));
+            return Ok(damaged);
         }
         let number = |from: usize| u32::from_be_bytes(head[from..from + 4].try_into().unwrap_or_default());
         let at = Timestamp::from_unix_millis(i64::from_be_bytes(head[1..9].try_into().unwrap_or_default()));
@@ -96,11 +122,11 @@ impl Shelf {
         for piece in 1..Self::pieces(length) {
             match db.get(self.key(place, piece))? {
                 Some(bytes) => body.put_slice(&bytes),
-                None => return Ok(Some(damaged)),
+                None => return Ok(damaged),
             }
         }
         let whole = body.len() == length && crc32c::crc32c(&body) == checksum;
-        Ok(Some(Stored { place, at, body: whole.then(|| body.freeze()) }))
+        Ok(Stored { place, at, body: whole.then(|| body.freeze()) })
     }
 
     /// The place after the last message.
@@ -153,6 +179,8 @@ mod tests {
             let stored = shelf.first_from(&db, place).unwrap().unwrap();
             assert_eq!((stored.place, stored.at.unix_millis()), (place, 5));
             assert!(stored.body.as_ref().is_some_and(|found| *found == body), "{size}");
+            let page = shelf.page(&db, place, 9, 9).unwrap();
+            assert!(page.len() == 1 && page[0].body.as_ref().is_some_and(|found| *found == body), "{size}");
             let mut batch = Batch::default();
             shelf.remove(&mut batch, place, Shelf::pieces(size));
             db.apply_batch(batch).unwrap();
@@ -183,6 +211,13 @@ mod tests {
         }
         db.apply_batch(batch).unwrap();
         assert_eq!(shelf.places(&db).count(), 100);
+        let places = |place, most, bytes| -> Vec<u64> {
+            shelf.page(&db, place, most, bytes).unwrap().iter().map(|stored| stored.place).collect()
+        };
+        assert_eq!(places(4, 3, 1 << 20), [6, 9, 12]);
+        assert_eq!(places(290, 9, 1 << 20), [291, 294, 297]);
+        assert_eq!(places(0, 9, 2), [0, 3], "one byte each");
+        assert!(places(298, 9, 1 << 20).is_empty());
         assert_eq!(shelf.end(&db).unwrap(), 298);
         for (time, place) in [(0, 0), (495, 150), (500, 150), (501, 153), (5000, 298)] {
             let found = shelf.find(&db, Timestamp::from_unix_millis(time)).unwrap();

@@ -3,7 +3,9 @@
 //! sled 0.34.7 is the last stable one, and needs help (measured; `shared/reference/broker.md`, section 7):
 //! - its `flush` syncs nothing to the platter on Linux, so a commit also syncs the file through a descriptor of ours;
 //! - its `flush_async` deadlocks under load, so there is one owner, who commits in batches;
-//! - damage makes `open` panic, fail or hang, so it is opened on a thread of its own, with a time limit, and read through once;
+//! - damage makes `open` panic, fail or hang, so it is read through once when it is opened, on its owner's thread, for which
+//!   nobody waits longer than [`OPEN_LIMIT`]. On that thread and no other: what is read stays in sled's cache, and memory that one
+//!   thread has filled is not used again by another, so reading on a second one would take all of it twice;
 //! - damage may also make it forget everything after some point, without a word, so each commit counts itself, and a small file
 //!   beside it, the tide mark, remembers a count that was on the platter: less than that is damage;
 //! - after a full disk a handle is poisoned for good, and even dropping it may hang, with its lock held. So nothing is written
@@ -17,7 +19,6 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::mpsc,
     time::Duration,
 };
 
@@ -29,7 +30,7 @@ use crate::model::Timestamp;
 const CACHE_BYTES: u64 = 64 << 20;
 
 /// The longest that opening may take, reading it all included: a million records of 1 KB take two seconds.
-const OPEN_LIMIT: Duration = Duration::from_mins(5);
+pub(super) const OPEN_LIMIT: Duration = Duration::from_mins(5);
 
 /// What must be free on the disk besides twice what is to be written, in bytes: sled writes segments ahead of their content.
 const ROOM_BYTES: u64 = 16 << 20;
@@ -123,26 +124,18 @@ impl Vault {
     }
 
     fn try_open(dir: &Path) -> Result<Self, VaultError> {
-        let (done, outcome) = mpsc::sync_channel(1);
-        let path = dir.to_owned();
-        let opener = move || {
-            let opened = catch_unwind(AssertUnwindSafe(|| {
-                let db = sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
-                // Damage in the middle shows only when it is read.
-                for record in db.iter() {
-                    record?;
-                }
-                Ok(db)
-            }));
-            // Whoever gave up waiting has no use for it.
-            drop(done.send(opened));
-        };
         let io = |error| VaultError::Io(dir.to_owned(), error);
-        std::thread::Builder::new().name("sled-open".into()).spawn(opener).map_err(io)?;
-        let db = match outcome.recv_timeout(OPEN_LIMIT) {
-            Ok(Ok(db)) => db.map_err(|error| sort(dir, error))?,
-            Ok(Err(_)) => return Err(VaultError::Damaged("opening it panicked".into())),
-            Err(_) => return Err(io(io::Error::from(io::ErrorKind::TimedOut))),
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
+            // Damage in the middle shows only when it is read.
+            for record in db.iter() {
+                record?;
+            }
+            Ok(db)
+        }));
+        let db = match opened {
+            Ok(db) => db.map_err(|error| sort(dir, error))?,
+            Err(_) => return Err(VaultError::Damaged("opening it panicked".into())),
         };
         // The names of the files are data too, once.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;

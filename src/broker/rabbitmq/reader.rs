@@ -3,6 +3,10 @@
 //! Prefetch is the stream's flow control and the broker's consumer timeout counts for streams too, so every record is
 //! acknowledged as soon as it is read. The end of a stream cannot be asked for (the broker's message count is stale), so it is
 //! found by reading: `last` gives the last chunk, and the highest offset in it is where the log ends at present.
+//!
+//! Silence proves nothing on a broker that is slow, so whether there is nothing more is found out with a witness: a second
+//! consumer on the same channel, at a record that is there for sure. The broker serves the consumers of a channel in the order in
+//! which they came, so when the witness has its record, the first one would have had its own.
 
 use std::time::Duration;
 
@@ -14,7 +18,10 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable, LongString},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,6 +42,10 @@ const QUIET: Duration = Duration::from_millis(250);
 
 /// A stream that gives nothing for this long, and of which the broker counts nothing, is empty.
 const EMPTY: Duration = Duration::from_millis(1500);
+
+/// How long the end of a log is looked for: while somebody appends without a pause it never comes to rest, and where it was
+/// when the look began has long been seen.
+const END_LOOK: Duration = Duration::from_secs(2);
 
 /// A stream that must give something and does not for this long is broken for now.
 const BROKEN: Duration = Duration::from_secs(20);
@@ -94,15 +105,23 @@ impl Reader {
 
     /// Reads on from after `seen` over one connection.
     async fn read(&self, seen: &mut Option<u64>, limit: &mut Option<Limit>) -> Result<(), Failure> {
-        let lost = || Failure::new("the broker is not connected", "check that the broker runs", false);
-        let connection = timeout(CALL_LIMIT, self.link.connection()).await.ok().flatten().ok_or_else(lost)?;
-        let limit = match (*limit, self.end) {
-            (Some(limit), _) => limit,
-            (None, End::Follow) => Limit::Never,
-            (None, End::Present) => match self.last(&connection).await? {
-                Some(offset) => *limit.insert(Limit::At(offset)),
-                None => return Ok(()),
-            },
+        let away = || Failure::new("the broker is not connected", "check that the broker runs", false);
+        let connection = timeout(CALL_LIMIT, self.link.connection()).await.ok().flatten().ok_or_else(away)?;
+        let limit = match (*limit, self.end, self.start) {
+            (Some(limit), ..) => limit,
+            (None, End::Follow, Start::First | Start::At(_)) => Limit::Never,
+            (None, ..) => {
+                let last = self.last(&connection).await?;
+                if let (Start::Newest(count), Some(last), None) = (self.start, last, *seen) {
+                    // Offsets have gaps, so they may be somewhat fewer. Without enough of them, it begins with the first.
+                    *seen = last.checked_sub(count);
+                }
+                match (self.end, last) {
+                    (End::Present, None) => return Ok(()),
+                    (End::Present, Some(last)) => *limit.insert(Limit::At(last)),
+                    (End::Follow, _) => Limit::Never,
+                }
+            }
         };
         if let (Limit::At(last), Some(seen)) = (limit, *seen)
             && seen >= last
@@ -117,24 +136,27 @@ impl Reader {
 
     async fn follow(&self, channel: &Channel, seen: &mut Option<u64>, limit: Limit) -> Result<(), Failure> {
         let from = match (*seen, self.start) {
-            (Some(offset), _) => AMQPValue::LongLongInt(i64::try_from(offset + 1).unwrap_or(i64::MAX)),
-            (None, Start::First) => AMQPValue::LongString(LongString::from("first")),
+            (Some(offset), _) => at(offset + 1),
+            (None, Start::First | Start::Newest(_)) => AMQPValue::LongString(LongString::from("first")),
             (None, Start::At(time)) => AMQPValue::Timestamp(u64::try_from(time.unix_seconds()).unwrap_or(0)),
         };
-        let mut consumer = self.consume(channel, from).await?;
+        let mut consumer = self.consume(channel, "reader", from).await?;
         let mut unacknowledged = 0;
         loop {
-            let next = match (limit, *seen) {
-                (Limit::Never, _) => consumer.next().await,
+            let (offset, delivery) = match (limit, *seen) {
+                (Limit::Never, _) => self.take(consumer.next().await)?,
                 // A time after the last record gives nothing at all, ever.
-                (Limit::At(_), None) => match timeout(EMPTY, consumer.next()).await {
-                    Ok(next) => next,
-                    Err(_) if matches!(self.start, Start::At(_)) => return Ok(()),
-                    Err(_) => timeout(BROKEN, consumer.next()).await.map_err(|_| self.mute())?,
-                },
-                (Limit::At(_), Some(_)) => timeout(BROKEN, consumer.next()).await.map_err(|_| self.mute())?,
+                (Limit::At(last), None) if matches!(self.start, Start::At(_)) => {
+                    match self.next_or_proof(channel, &mut consumer, last).await? {
+                        Some(next) => next,
+                        None => return Ok(()),
+                    }
+                }
+                (Limit::At(_), None | Some(_)) => {
+                    let next = timeout(BROKEN, consumer.next()).await;
+                    self.take(next.map_err(|_| self.mute())?)?
+                }
             };
-            let (offset, delivery) = self.take(next)?;
             unacknowledged += 1;
             if unacknowledged >= usize::from(PREFETCH / 4) || matches!(limit, Limit::Never) {
                 unacknowledged = 0;
@@ -161,33 +183,78 @@ impl Reader {
     async fn last(&self, connection: &Connection) -> Result<Option<u64>, Failure> {
         let channel = open(connection).await?;
         let counted = look_at_queue(&channel, &self.name).await?.message_count();
-        let mut consumer = self.consume(&channel, AMQPValue::LongString(LongString::from("last"))).await?;
-        let mut last = None;
+        let from = AMQPValue::LongString(LongString::from("last"));
+        let mut consumer = self.consume(&channel, "last", from).await?;
         // The count may be stale, but a stream that ever had a record keeps its last one: a count above zero is certain.
-        let mut patience = if counted > 0 { BROKEN } else { EMPTY };
-        loop {
-            match timeout(patience, consumer.next()).await {
-                Ok(next) => {
-                    let (offset, delivery) = self.take(next)?;
-                    last = last.max(Some(offset));
-                    let call = channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default());
-                    limited("could not acknowledge a record", "", CALL_LIMIT, call).await?;
-                    patience = QUIET;
-                }
-                Err(_) if last.is_none() && counted > 0 => return Err(self.mute()),
-                Err(_) => break,
+        let first = match timeout(if counted > 0 { BROKEN } else { EMPTY }, consumer.next()).await {
+            Ok(next) => self.acknowledged(&channel, next).await?.0,
+            Err(_) if counted > 0 => return Err(self.mute()),
+            Err(_) => {
+                close(&channel).await;
+                return Ok(None);
             }
+        };
+        let (mut last, enough) = (first, Instant::now() + END_LOOK);
+        loop {
+            while Instant::now() < enough
+                && let Ok(next) = timeout(QUIET, consumer.next()).await
+            {
+                last = last.max(self.acknowledged(&channel, next).await?.0);
+            }
+            if Instant::now() >= enough {
+                break;
+            }
+            let proving = open(connection).await?;
+            let mut beyond = self.consume(&proving, "reader", at(last + 1)).await?;
+            match self.next_or_proof(&proving, &mut beyond, last).await? {
+                Some((offset, _)) => last = last.max(offset),
+                None => break,
+            }
+            close(&proving).await;
         }
         close(&channel).await;
-        Ok(last)
+        Ok(Some(last))
     }
 
-    async fn consume(&self, channel: &Channel, from: AMQPValue) -> Result<lapin::Consumer, Failure> {
+    /// What comes next of a consumer that has had nothing yet, or `None`, which is then proven: there is nothing for it. `there`
+    /// is the offset of a record that is there.
+    async fn next_or_proof(
+        &self,
+        channel: &Channel,
+        consumer: &mut lapin::Consumer,
+        there: u64,
+    ) -> Result<Option<(u64, Delivery)>, Failure> {
+        if let Ok(next) = timeout(QUIET, consumer.next()).await {
+            return self.take(next).map(Some);
+        }
+        let mut witness = self.consume(channel, "witness", at(there)).await?;
+        let seen = timeout(BROKEN, witness.next()).await.map_err(|_| self.mute())?;
+        self.acknowledged(channel, seen).await?;
+        // What both were sent at once may still be on its way through this process.
+        match timeout(QUIET, consumer.next()).await {
+            Ok(next) => self.take(next).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The offset and the delivery that came, acknowledged by itself.
+    async fn acknowledged(
+        &self,
+        channel: &Channel,
+        next: Option<lapin::Result<Delivery>>,
+    ) -> Result<(u64, Delivery), Failure> {
+        let (offset, delivery) = self.take(next)?;
+        let call = channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default());
+        limited("could not acknowledge a record", "", CALL_LIMIT, call).await?;
+        Ok((offset, delivery))
+    }
+
+    async fn consume(&self, channel: &Channel, tag: &str, from: AMQPValue) -> Result<lapin::Consumer, Failure> {
         let doing = "could not read the log";
         limited(doing, &self.name, CALL_LIMIT, channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), from);
-        let call = channel.basic_consume(short(&self.name), "".into(), BasicConsumeOptions::default(), arguments);
+        let call = channel.basic_consume(short(&self.name), tag.into(), BasicConsumeOptions::default(), arguments);
         limited(doing, &self.name, CALL_LIMIT, call).await
     }
 
@@ -217,6 +284,11 @@ impl Reader {
     fn mute(&self) -> Failure {
         Failure::timeout(format_args!("reading the log `{}`", self.name), BROKEN)
     }
+}
+
+/// An offset as the broker reads it.
+fn at(offset: u64) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX))
 }
 
 /// A reader of a log that is not kept: it ends at once, or never.

@@ -122,6 +122,50 @@ async fn an_answer_for_the_firewall_and_a_log_that_is_not_kept_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_are_kept_for_as_long_as_they_should_be_and_no_longer() {
+    // Goal: the log loses what is too old, also when it was written by an earlier run, and all of it when nothing is kept any
+    // more. Method: open the same store at different times; each opening shortens the log.
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Duration::from_hours(1);
+    let open_at = async |minutes: u64, keep_decisions| {
+        let from = interven_alerts::model::Timestamp::from_unix_millis(1_780_000_000_000);
+        let clock = Clock::starting_at(from.plus(Duration::from_mins(minutes)));
+        let settings = EmbeddedSettings { dir: dir.path().to_owned(), keep_decisions, lanes: Vec::new() };
+        Embedded::open(settings, clock, &TaskTracker::new()).await.unwrap()
+    };
+    let holds = async |broker: &Embedded, count: usize| {
+        crate::support::eventually(&format!("{count} are kept"), PATIENCE, async || {
+            (read(broker, Log::Decisions, Start::First).await.len() == count).then_some(())
+        })
+        .await;
+    };
+    let log = Destination::Log(Log::Decisions);
+    let broker = open_at(0, Some(hour)).await;
+    // More than is removed in one step.
+    for some in 0..9 {
+        publish(&broker, &log, some * 500..(some + 1) * 500).await;
+    }
+    holds(&broker, 4_500).await;
+    broker.close().await;
+    let broker = open_at(50, Some(hour)).await;
+    publish(&broker, &log, 9_000..9_010).await;
+    holds(&broker, 4_510).await;
+    broker.close().await;
+    let broker = open_at(70, Some(hour)).await;
+    holds(&broker, 10).await;
+    assert!(read(&broker, Log::Decisions, Start::First).await.iter().all(|record| id(&record.body) >= 9_000));
+    broker.close().await;
+    let broker = open_at(71, None).await;
+    assert!(read(&broker, Log::Decisions, Start::First).await.is_empty());
+    // Another log says when a round was done that came after the shortening.
+    publish(&broker, &Destination::Log(Log::Channels), 0..1).await;
+    broker.close().await;
+    let broker = open_at(71, Some(hour)).await;
+    assert!(read(&broker, Log::Decisions, Start::First).await.is_empty());
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root, to mount a small file system"]
 async fn a_full_disk_is_an_error_until_there_is_space_again() {
     // Goal: nothing is lost or hangs when the disk is full, and it goes on when there is space.

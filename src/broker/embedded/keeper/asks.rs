@@ -17,6 +17,9 @@ use crate::{
     model::ChannelId,
 };
 
+/// Bytes of records that are read at once, while everybody else waits.
+const PAGE_BYTES: usize = 1 << 20;
+
 impl Keeper {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
@@ -120,17 +123,22 @@ impl Keeper {
         let mut place = match from {
             Place::From(place) => place,
             Place::Start(Start::First) => 0,
+            Place::Start(Start::Newest(count)) => book.next.saturating_sub(count),
             Place::Start(Start::At(time)) => book.shelf.find(vault.db(), time).map_err(damaged)?,
         };
         let mut records = Vec::new();
-        while records.len() < most
-            && let Some(found) = book.shelf.first_from(vault.db(), place).map_err(damaged)?
-        {
-            place = found.place + 1;
-            if let Some(body) = found.body {
-                records.push(Record { offset: found.place, body });
-            } else {
-                tracing::error!(place = found.place, "a record of a log is damaged and is passed over");
+        // Damaged ones are passed over, and a page without any record means the end of the log.
+        while records.is_empty() {
+            let page = book.shelf.page(vault.db(), place, most, PAGE_BYTES).map_err(damaged)?;
+            let Some(last) = page.last() else { break };
+            place = last.place + 1;
+            for found in page {
+                match found.body {
+                    Some(body) => records.push(Record { offset: found.place, body }),
+                    None => {
+                        tracing::error!(place = found.place, "a record of a log is damaged and is passed over");
+                    }
+                }
             }
         }
         Ok(Page { records, end: book.next })

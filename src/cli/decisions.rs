@@ -1,0 +1,374 @@
+//! `decisions export`: what was decided, out of running workers, out of RabbitMQ, or out of the embedded broker of a stopped worker.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Exit, Failure, Global, Shell, config_file, runtime,
+    server::{self, Download, Servers},
+};
+use crate::{
+    app,
+    broker::{
+        Broker,
+        embedded::{Embedded, EmbeddedSettings},
+    },
+    config::BrokerPlan,
+    export::{Asked, Export, ExportError, Exporter, Format, Limits, Query, Spill, Terms},
+    model::{DecisionKind, Severity, Timestamp},
+    settings::units::parse_duration,
+};
+
+/// The path of the export on a worker.
+const PATH: &str = "/api/telemetry/decisions/export";
+
+/// Flags.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Write out every decision of a time range, each once, in the order of their times
+    #[command(after_long_help = "\
+Examples:
+  interven-alerts decisions export --since 24h > decisions.ndjson
+  interven-alerts decisions export --format csv --since 2026-06-01 --until 2026-06-02 --out june-1st.csv
+  interven-alerts decisions export --format splunk --since 1h --server http://alerts:8080 \\
+    | curl -sS https://splunk:8088/services/collector/event -H \"Authorization: Splunk $TOKEN\" --data-binary @-
+  interven-alerts decisions export --decision DENY --min-severity HIGH --tool 'github.*' --data-dir /var/lib/interven-alerts
+
+A running worker is asked with --server. Without it the decisions are read from RabbitMQ, as the configuration says, whether workers
+run or not; or with --data-dir from the embedded broker of a stopped worker. Times are by the decisions' own clock: --since counts,
+--until does not. An export that is cut short ends with exit code 1; with --out, there is then no file.")]
+    Export(ExportArgs),
+}
+
+/// Flags of `decisions export`.
+#[derive(Debug, clap::Args)]
+struct ExportArgs {
+    /// How it is written: json, csv, splunk, datadog or ndjson
+    #[arg(long, default_value = "ndjson", value_name = "FORMAT")]
+    format: Format,
+    /// Decided at this time or later: RFC 3339, a day as 2026-06-01 (UTC), or how long ago as 24h
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Decided before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
+    /// Just these decisions: ALLOW, DENY, SANITIZE, REQUIRE_APPROVAL, INCIDENT (repeatable, or with commas)
+    #[arg(long, value_name = "DECISION", value_delimiter = ',')]
+    decision: Vec<DecisionKind>,
+    /// Just these severities: LOW, MEDIUM, HIGH, CRITICAL (repeatable, or with commas)
+    #[arg(long, value_name = "SEVERITY", value_delimiter = ',')]
+    severity: Vec<Severity>,
+    /// This severity or a graver one
+    #[arg(long, value_name = "SEVERITY")]
+    min_severity: Option<Severity>,
+    /// Of this agent: an id or a name, * stands for any text (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    agent: Vec<String>,
+    /// Of this tool: a tool, or tool.operation, * stands for any text (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    tool: Vec<String>,
+    /// Write to this file; it is there only when it is complete
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The data directory of a stopped worker with the embedded broker
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    server: server::Args,
+}
+
+/// A time as people write it.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    At(Timestamp),
+    Ago(Duration),
+}
+
+impl std::str::FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(ago) = parse_duration(text) {
+            return Ok(Self::Ago(ago));
+        }
+        let midnight = format!("{text}T00:00:00Z");
+        let time = text.parse().or_else(|error| midnight.parse().map_err(|_| error));
+        time.map(Self::At).map_err(|error| format!("{error}, nor a day as 2026-06-01, nor how long ago as 24h"))
+    }
+}
+
+impl Moment {
+    fn time(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::Ago(ago) => now.minus(ago),
+        }
+    }
+}
+
+impl ExportArgs {
+    fn asked(&self, now: Timestamp) -> Asked {
+        Asked {
+            since: self.since.map(|since| since.time(now)),
+            until: self.until.map(|until| until.time(now)),
+            decisions: self.decision.clone(),
+            severities: self.severity.clone(),
+            min_severity: self.min_severity,
+            agents: self.agent.clone(),
+            tools: self.tool.clone(),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let Command::Export(args) = &args.command;
+    let asked = args.asked(shell.clock.now());
+    let query = Query::try_from(asked.clone())
+        .map_err(|fault| Failure::new(format!("{fault}")).hint("see `decisions export --help`").exit(Exit::Usage))?;
+    if args.data_dir.is_some() && args.server.by_flag(shell) {
+        return Err(Failure::new("both `--server` and `--data-dir` are given")
+            .hint("ask running workers with `--server`, or read the log of a stopped one with `--data-dir`")
+            .exit(Exit::Usage));
+    }
+    // Several threads: writing to a pipe that is full blocks this one, and the broker must be answered meanwhile.
+    let runtime = runtime(true)?;
+    let sink = Sink::open(args.out.as_deref(), shell)?;
+    if args.data_dir.is_none() && args.server.given().next().is_some() {
+        return runtime.block_on(from_workers(args, &asked, sink, shell));
+    }
+    runtime.block_on(from_broker(args, query, global, sink, shell))
+}
+
+/// Asks one worker after the other until one sends something.
+async fn from_workers(args: &ExportArgs, asked: &Asked, mut sink: Sink, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let servers = Servers::find(&args.server, shell).await?;
+    let path = path(args.format, asked);
+    let mut last = None;
+    for server in servers.iter() {
+        let failure = match server.download(&path).await {
+            Ok(download) => match pass_on(download, &mut sink, shell).await {
+                Ok(()) => return sink.finish(shell),
+                Err(failure) if sink.written > 0 || failure.exit == Exit::Done => return Err(failure),
+                Err(failure) => failure,
+            },
+            Err(trouble) if trouble.is_final() => return Err(trouble.failure(&server.name)),
+            Err(trouble) => trouble.failure(&server.name),
+        };
+        if let Some(earlier) = last.replace(failure) {
+            shell.say("warning", &earlier.problem);
+        }
+    }
+    Err(last.unwrap_or_else(|| Failure::new("no worker was named").exit(Exit::Usage)))
+}
+
+async fn pass_on(mut download: Download, sink: &mut Sink, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    while let Some(piece) = download.next().await {
+        let piece = piece.map_err(|why| cut_short(sink, &why))?;
+        sink.put(&piece, shell)?;
+    }
+    Ok(())
+}
+
+fn cut_short(sink: &Sink, why: &str) -> Failure {
+    let hint = if sink.written > 0 { "what was written is not complete: export again" } else { "export again" };
+    Failure::new("the export was cut short").caused_by(why).hint(hint)
+}
+
+/// Where a worker has what was asked for.
+fn path(format: Format, asked: &Asked) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("format", format.as_str());
+    query.extend_pairs(asked.since.map(|time| ("since", time.to_string())));
+    query.extend_pairs(asked.until.map(|time| ("until", time.to_string())));
+    query.extend_pairs(asked.decisions.iter().map(|kind| ("decision", kind.as_str())));
+    query.extend_pairs(asked.severities.iter().map(|severity| ("severity", severity.as_str())));
+    query.extend_pairs(asked.min_severity.map(|severity| ("min_severity", severity.as_str())));
+    query.extend_pairs(asked.agents.iter().map(|agent| ("agent", agent)));
+    query.extend_pairs(asked.tools.iter().map(|tool| ("tool", tool)));
+    format!("{PATH}?{}", query.finish())
+}
+
+/// Reads the log itself.
+async fn from_broker(
+    args: &ExportArgs,
+    query: Query,
+    global: &Global,
+    mut sink: Sink,
+    shell: &mut Shell<'_>,
+) -> Result<(), Failure> {
+    let tracker = TaskTracker::new();
+    let Source { broker, kept, data_dir } = open(args, global, &tracker, shell).await?;
+    // The data directory may be another machine's: then beside whoever asks.
+    let spill = Spill::to(vec![data_dir, shell.directory.join(".")]);
+    let terms = Terms {
+        broker: Arc::clone(&broker),
+        kept,
+        spill,
+        limits: Limits::default(),
+        // A pager may be read for as long as it takes.
+        patience: None,
+        stop: CancellationToken::new(),
+    };
+    let done = match Exporter::new(terms, &tracker).export(query, args.format) {
+        Ok(mut export) => pass_on_ours(&mut export, &mut sink, shell).await,
+        Err(error) => Err(failure(&error)),
+    };
+    broker.close().await;
+    done?;
+    sink.finish(shell)
+}
+
+async fn pass_on_ours(export: &mut Export, sink: &mut Sink, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    while let Some(piece) = export.next().await {
+        let piece = piece
+            .map_err(|error| if sink.written == 0 { failure(&error) } else { cut_short(sink, &error.to_string()) })?;
+        sink.put(&piece, shell)?;
+    }
+    if let Some(report) = export.report()
+        && report.unreadable > 0
+    {
+        shell.say("warning", &format!("{} records of the log are no decisions and were left out", report.unreadable));
+    }
+    Ok(())
+}
+
+fn failure(error: &ExportError) -> Failure {
+    Failure::of(error).hint(error.hint())
+}
+
+/// Where the log is read.
+struct Source {
+    broker: Arc<dyn Broker>,
+    kept: bool,
+    data_dir: PathBuf,
+}
+
+async fn open(
+    args: &ExportArgs,
+    global: &Global,
+    tracker: &TaskTracker,
+    shell: &mut Shell<'_>,
+) -> Result<Source, Failure> {
+    if let Some(dir) = &args.data_dir {
+        let data_dir = shell.directory.join(dir);
+        let dir = data_dir.join(app::BROKER_DIR);
+        if !dir.exists() {
+            return Err(Failure::new(format!("there is no embedded broker in {}", data_dir.display()))
+                .hint("give the worker's data directory; for RabbitMQ give --config, or ask a worker with --server"));
+        }
+        // Whatever is there is kept: it is not for an export to shorten the log.
+        let settings = EmbeddedSettings { dir, keep_decisions: Some(Duration::MAX), lanes: Vec::new() };
+        let broker = Embedded::open(settings, shell.clock, tracker)
+            .await
+            .map_err(|error| Failure::of(&error).hint("stop the worker, or ask it with `--server URL`"))?;
+        return Ok(Source { broker: Arc::new(broker), kept: true, data_dir });
+    }
+    let plan = config_file::load(global, shell)?;
+    let kept = match &plan.broker {
+        BrokerPlan::RabbitMq { keep_decisions, .. } | BrokerPlan::Embedded { keep_decisions, .. } => {
+            keep_decisions.is_some()
+        }
+    };
+    if !kept {
+        // Before anything is connected to.
+        return Err(failure(&ExportError::NotKept));
+    }
+    let broker = app::connect(&plan, shell.clock, tracker).await.map_err(|error| super::run::start_failure(&error))?;
+    Ok(Source { broker, kept, data_dir: plan.data_dir })
+}
+
+/// Where an export is written to: standard output, or a file that has its name only when it is whole.
+struct Sink {
+    file: Option<(tempfile::NamedTempFile, PathBuf)>,
+    progress: ProgressBar,
+    written: u64,
+}
+
+impl Sink {
+    fn open(out: Option<&Path>, shell: &Shell<'_>) -> Result<Self, Failure> {
+        let file = match out {
+            None => None,
+            Some(path) => {
+                let path = shell.directory.join(path);
+                let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let file = tempfile::Builder::new().prefix(".decisions-").tempfile_in(dir);
+                Some((file.map_err(|error| unwritable(&path, &error))?, path))
+            }
+        };
+        let seen = shell.color && (file.is_some() || !shell.out_is_terminal);
+        let target = if seen { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let progress = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec} {elapsed}") {
+            progress.set_style(style);
+        }
+        progress.enable_steady_tick(Duration::from_millis(200));
+        Ok(Self { file, progress, written: 0 })
+    }
+
+    fn put(&mut self, bytes: &Bytes, shell: &mut Shell<'_>) -> Result<(), Failure> {
+        match &mut self.file {
+            Some((file, path)) => file.write_all(bytes).map_err(|error| unwritable(path, &error))?,
+            None => shell.out.write_all(bytes)?,
+        }
+        self.written += bytes.len() as u64;
+        self.progress.inc(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn finish(mut self, shell: &mut Shell<'_>) -> Result<(), Failure> {
+        self.progress.finish_and_clear();
+        let Some((file, path)) = self.file.take() else { return Ok(shell.out.flush()?) };
+        let persisted = file.as_file().sync_all().and_then(|()| file.persist(&path).map_err(|error| error.error));
+        persisted.map_err(|error| unwritable(&path, &error))?;
+        shell.say("note", &format!("wrote {} bytes to {}", self.written, path.display()));
+        Ok(())
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.progress.finish_and_clear();
+    }
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("could not write {}", path.display())).caused_by(error.to_string()).hint("check the path")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_as_people_write_it() {
+        let now: Timestamp = "2026-06-10T12:00:00Z".parse().unwrap();
+        for (text, expected) in [
+            ("2026-06-01T14:00:00+02:00", "2026-06-01T12:00:00Z"),
+            ("2026-06-01", "2026-06-01T00:00:00Z"),
+            ("24h", "2026-06-09T12:00:00Z"),
+            ("1d12h", "2026-06-09T00:00:00Z"),
+        ] {
+            let moment: Moment = text.parse().unwrap();
+            assert_eq!(moment.time(now), expected.parse().unwrap(), "{text}");
+        }
+        for text in ["", "yesterday", "24", "2026-06-31", "12:00"] {
+            let error = text.parse::<Moment>().unwrap_err();
+            assert!(error.contains("RFC 3339") && error.contains("24h"), "{text}: {error}");
+        }
+    }
+}
