@@ -195,10 +195,9 @@ impl Desk {
             inner.settle(&board, &press, click, url, heard, from).await;
         });
         match tokio::time::timeout(RECORDED_MAX, recorded).await {
-            Ok(Ok(true)) => Taken::Heard,
+            // One that takes longer goes on, and whoever clicked will see what comes of it.
+            Ok(Ok(true)) | Err(_) => Taken::Heard,
             Ok(Ok(false) | Err(_)) => Taken::Busy,
-            // It goes on, and whoever clicked will see what comes of it.
-            Err(_) => Taken::Heard,
         }
     }
 }

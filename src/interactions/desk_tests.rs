@@ -117,8 +117,8 @@ impl House {
         let courier = Courier::new(post, Scrubber::default(), clock, CancellationToken::new());
         let (told, renew) = mpsc::channel(8);
         let desk = Desk::new(approvals.clone(), board.subscribe(), courier, told, tasks.clone());
-        let _following = tokio_util::task::AbortOnDropHandle::new(following);
-        Self { desk, slack, board, approvals, renew, tasks, _following, _dir: dir }
+        let following = tokio_util::task::AbortOnDropHandle::new(following);
+        Self { desk, slack, board, approvals, renew, tasks, _following: following, _dir: dir }
     }
 
     async fn take(&self, secret: &str, payload: &Value) -> Taken {

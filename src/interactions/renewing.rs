@@ -68,7 +68,7 @@ struct Key {
 }
 
 /// What is known about the making anew of a card.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Job {
     /// Its place in the agenda; `None` while it is under way.
     place: Option<(Instant, u64)>,
@@ -125,7 +125,7 @@ impl Agenda {
         let key = entry.remove();
         let job = self.jobs.get_mut(&key)?;
         job.place = None;
-        Some((key, job.clone()))
+        Some((key, *job))
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -261,7 +261,7 @@ impl Renewer {
                 continue;
             }
             job.in_turn = false;
-            let (tools, of) = (self.tools.clone(), (key.clone(), job.clone()));
+            let (tools, of) = (self.tools.clone(), (key.clone(), job));
             under_way.spawn(async move {
                 let worked = AssertUnwindSafe(work(&tools, key, job)).catch_unwind().await;
                 worked.unwrap_or_else(|_panic| {

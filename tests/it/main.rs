@@ -11,6 +11,7 @@ mod broker;
 mod chaos;
 mod cli;
 mod dead_letters;
+mod interactions;
 mod main_job;
 mod pool;
 mod support;

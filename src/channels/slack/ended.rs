@@ -114,13 +114,12 @@ fn written<'a>(ended: &Ended<'_>, card: Option<&'a Card<'_>>, plain: bool) -> Ch
     let (mut text, mut blocks) = (String::with_capacity(512), Vec::new());
     let headline = card.map_or("[Interven] REQUIRE_APPROVAL", |card| &card.headline);
     let mut rows = String::with_capacity(512);
-    match card {
-        Some(card) => MARKUP.rows(&mut rows, card, if plain { Rooms::PLAIN } else { Rooms::CARD }),
-        None => {
-            MARKUP.strong(&mut rows, "approval:");
-            rows.push(' ');
-            MARKUP.quote(&mut rows, ended.approval.unwrap_or("-"), NAME_UNITS_MAX);
-        }
+    if let Some(card) = card {
+        MARKUP.rows(&mut rows, card, if plain { Rooms::PLAIN } else { Rooms::CARD });
+    } else {
+        MARKUP.strong(&mut rows, "approval:");
+        rows.push(' ');
+        MARKUP.quote(&mut rows, ended.approval.unwrap_or("-"), NAME_UNITS_MAX);
     }
     let view = card.and_then(Card::view);
     if plain {

@@ -84,9 +84,7 @@ async fn the_api_says_what_is_wrong_and_every_answer_is_an_audit_line() {
     for (tool, operation) in [("slack", None), ("slack", Some("post")), ("slack.post_message", None)] {
         assert_eq!(grant(&worker, tool, operation).await.0, 404, "{tool} {operation:?}");
     }
-    for query in
-        ["", "?agent=agt_42", "?tool=slack", "?agent=&tool=slack", "?agent=a&tool=t&why=x"]
-    {
+    for query in ["", "?agent=agt_42", "?tool=slack", "?agent=&tool=slack", "?agent=a&tool=t&why=x"] {
         let (status, said) = worker.api("GET", &format!("/api/grants{query}"), LOOKS, "").await;
         assert_eq!((status, &said["error"]["code"]), (400, &json!("malformed")), "{query}: {said}");
     }
