@@ -38,10 +38,10 @@ struct Stage {
 
 impl Stage {
     /// Four workers that are ready, and one card in front of them.
-    async fn set(what: &str) -> Self {
+    async fn set(rabbit: &Rabbit, what: &str) -> Self {
         let mut scene = Scene::default();
         scene.add("soc", Platform::Slack, Script::accept(), &live()).await;
-        let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name(what));
+        let prefix = unique_name(what);
         let config =
             format!("{}{}{}", on(rabbit, &prefix, "keep_decisions = \"none\""), token_of("auditor"), scene.channels());
         let mut workers: Vec<_> = (0..WORKERS).map(|_| WorkerProcess::new(&config)).collect();
@@ -99,7 +99,7 @@ fn assert_one_answer(got: &[Value], won: &Press) {
 async fn of_two_hundred_clicks_on_four_workers_one_answers_and_the_others_are_told_who_was_faster() {
     // Goal: one answer for the firewall, the same on every worker; 199 private replies that name the winner; the card replaced once.
     let _turn = turn_of_the_heavy().await;
-    let mut stage = Stage::set("storm").await;
+    let mut stage = Stage::set(tokio::task::block_in_place(Rabbit::shared), "storm").await;
     let presses = stage.presses().await;
     let began = Instant::now();
     let posts = presses.iter().enumerate().map(|(at, press)| press.post(&stage.client, &stage.workers[at % WORKERS]));
@@ -136,7 +136,7 @@ async fn clicks_survive_a_worker_that_is_killed_among_them() {
     // Goal: exactly one answer, everybody alive agrees, and whoever got no answer clicks again and gets one.
     // Method: one of the four is killed when fifty clicks have come back.
     let _turn = turn_of_the_heavy().await;
-    let mut stage = Stage::set("killed").await;
+    let mut stage = Stage::set(tokio::task::block_in_place(Rabbit::shared), "killed").await;
     let mut presses = stage.presses().await;
     let mut under_way: FuturesUnordered<_> = presses
         .iter()
@@ -175,9 +175,69 @@ async fn clicks_survive_a_worker_that_is_killed_among_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clicks_survive_a_broker_that_crashes_among_them() {
+    // Goal: exactly one answer, everybody agrees, nobody's click is lost in silence: it is refused, or answered privately, or won.
+    // Method: the broker is killed when twenty clicks have come back, and comes again; whoever is told to click again does.
+    let _turn = turn_of_the_heavy().await;
+    let rabbit = tokio::task::block_in_place(|| Rabbit::start("", "[]."));
+    let mut stage = Stage::set(&rabbit, "crash").await;
+    let mut presses = stage.presses().await;
+    rabbit.remember_queues().await;
+    let mut under_way: FuturesUnordered<_> = presses
+        .iter()
+        .enumerate()
+        .map(|(at, press)| {
+            let posting = press.post(&stage.client, &stage.workers[at % WORKERS]);
+            async move { (at, posting.await) }
+        })
+        .collect();
+    let (mut back, mut taken) = (0, Vec::new());
+    while let Some((at, status)) = under_way.next().await {
+        back += 1;
+        if back == 20 {
+            tokio::task::block_in_place(|| rabbit.crash());
+        }
+        match status {
+            Some(200) => taken.push(at),
+            other => assert_eq!(other, Some(503), "a worker said something else"),
+        }
+    }
+    drop(under_way);
+    println!("{} of {CLICKS} clicks were taken", taken.len());
+    tokio::task::block_in_place(|| rabbit.boot());
+    let ts = stage.slack().wall().messages()[0].ts.clone();
+    let mut number = 0;
+    eventually("the card is answered", Duration::from_mins(2), async || {
+        let card = stage.slack().wall().messages().into_iter().find(|one| one.ts == ts)?;
+        if card.buttons().is_empty() {
+            return Some(());
+        }
+        number += 1;
+        let again = Press::on(stage.slack(), &card, "approve", &format!("UAGAIN{number}"));
+        again.post(&stage.client, &stage.workers[number % WORKERS]).await;
+        presses.push(again);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        None
+    })
+    .await;
+    let said = until_agreed(&stage.workers, APPROVAL).await;
+    let won = winner(&presses, &said);
+    stage.until_told(won).await;
+    assert_one_answer(&stage.got().await, won);
+    // Whoever saw no warning and did not win was told something.
+    let unheard = async || {
+        let whispers = stage.slack().wall().whispers();
+        let told: HashSet<&str> = whispers.iter().map(|(path, _)| path.as_str()).collect();
+        let heard = |press: &Press| press.path == won.path || told.contains(press.path.as_str());
+        taken.iter().all(|at| heard(&presses[*at])).then_some(())
+    };
+    eventually("every click that was taken is answered", Duration::from_mins(1), unheard).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_card_is_made_anew_although_the_worker_that_took_the_click_dies_before_it_could() {
     // Method: Slack takes no replacement until the worker that took the only click is dead.
-    let mut stage = Stage::set("heir").await;
+    let mut stage = Stage::set(tokio::task::block_in_place(Rabbit::shared), "heir").await;
     let card = until_live(stage.slack(), APPROVAL).await;
     let busy = Step::Reply { reply: Reply::new(503, "busy"), taken: false };
     stage.slack().set_script(Script::accept().where_body_holds("replace_original\":true", busy));
