@@ -6,8 +6,8 @@
 //! While it runs, one task, the steward, owns the lanes: reloads and operators' decisions are done one after the other, and nothing
 //! else starts, renews or retires a lane.
 //!
-//! Stop: the intake stops taking decisions; the lanes finish what is under way and hand the rest to the broker; the settler
-//! carries the last of it; acknowledgements are flushed; the connections close. What the grace does not suffice for is dropped
+//! Stop: the intake stops taking decisions; the lanes finish what is under way and hand the rest to the broker; answers to approvals
+//! are recorded and published; the settler carries the last of it; acknowledgements are flushed; the connections close. What the grace does not suffice for is dropped
 //! unsettled, so the broker hands it out again: a duplicate at worst, never a loss.
 //!
 //! Start with `start.rs`, then `steward.rs`; `reload.rs` is how a new configuration is taken over, `orphans.rs` what becomes of the
@@ -216,12 +216,13 @@ impl Worker {
         if tokio::time::timeout(self.grace, in_order).await.is_err() {
             let lanes: Vec<_> =
                 in_hand.iter().filter(|(_, count)| count.get() > 0).map(|(id, _)| id.as_str()).collect();
-            let (tasks, carriers) = (self.intake_and_lanes.len(), self.carrier.len());
+            let (tasks, carriers, answers) = (self.intake_and_lanes.len(), self.carrier.len(), self.answers.len());
             let unsettled = self.broker.unsettled();
             warn!(
                 ?lanes,
                 tasks,
                 carriers,
+                answers,
                 unsettled,
                 "the grace was too short for everything; the broker will hand the rest out again"
             );

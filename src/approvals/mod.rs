@@ -13,6 +13,7 @@
 //!
 //! Start with `table.rs`, which is pure and holds every rule; `record.rs` is the wire format; [`Approvals::answer`] is the door.
 
+mod approval;
 mod follower;
 mod healing;
 mod publishing;
@@ -37,9 +38,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+pub use approval::{Approval, Grant, Scope, State};
 pub use publishing::answer_id;
 pub use record::{Answer, By, Card, Claim, Click, Deed, Entry, RecordError, Shown, Via, asked};
-pub use table::{Approval, Change, Fate, Grant, Limits, Scope, State, Table};
+pub use table::{Change, Fate, Limits, Table};
 use uuid::Uuid;
 
 pub use crate::channels::button::Name;

@@ -13,7 +13,11 @@
 //!
 //! While nothing is bound to the exchange, publishing is tried again and again, with a warning, as long as the answer means anything.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -124,7 +128,8 @@ impl Publisher<'_> {
 
     fn look_at_all(&mut self) {
         let unpublished: Vec<Arc<Approval>> = self.inner.table().unpublished().cloned().collect();
-        self.plans.retain(|name, _| unpublished.iter().any(|approval| approval.name == *name));
+        let names: HashSet<&Name> = unpublished.iter().map(|approval| &approval.name).collect();
+        self.plans.retain(|name, _| names.contains(name));
         for approval in unpublished {
             self.plan(&approval);
         }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::approvals::{
-    Claim,
+    Answer, Card, Claim, Shown,
     testing::{asked, click, clicked, decision, start},
 };
 
