@@ -18,7 +18,7 @@
 //! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
 //! - [`approvals`]: the side door: a click is recorded in one order for the whole pool, and the first one is the answer.
 //! - [`interactions`]: clicks in Slack come in, and cards are changed when their approval has ended.
-//! - [`channel_log`]: what operators decided about channels, for the whole pool.
+//! - [`channel_log`]: what operators decided about channels, for the whole pool; [`managed`]: the channels that they made.
 //! - [`sealing`]: the pool's key, and what is sealed with it.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
@@ -47,6 +47,7 @@ pub mod http;
 pub mod intake;
 pub mod interactions;
 pub mod lane;
+pub mod managed;
 pub mod model;
 pub mod notices;
 pub mod route;

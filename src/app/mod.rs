@@ -10,11 +10,12 @@
 //! are recorded and published; the settler carries the last of it; acknowledgements are flushed; the connections close. What the grace does not suffice for is dropped
 //! unsettled, so the broker hands it out again: a duplicate at worst, never a loss.
 //!
-//! Start with `start.rs`, then `steward.rs`; `reload.rs` is how a new configuration is taken over, `orphans.rs` what becomes of the
-//! deliveries of a channel that is gone.
+//! Start with `start.rs`, then `steward.rs`; `reload.rs` is how a new configuration is taken over, `made.rs` how channels are that
+//! operators make over the API, `orphans.rs` what becomes of the deliveries of a channel that is gone.
 
 mod approving;
 mod interacting;
+mod made;
 mod orphans;
 mod reload;
 mod start;

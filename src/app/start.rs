@@ -25,10 +25,11 @@ use crate::{
     canary,
     channel_log::{ChannelLog, News},
     config::{BrokerPlan, Plan},
-    dead_letters::{DeadLetterError, Keeper, Store, StoreOptions},
+    dead_letters::{DeadLetter, DeadLetterError, Keeper, Store, StoreOptions},
     http,
     intake::Intake,
     lane::{HttpPost, LaneTools, Post},
+    managed::Desk,
     model::{ChannelId, Clock},
     notices,
     sealing::Key,
@@ -57,7 +58,8 @@ impl Worker {
         let [stop, give_up, closing] = std::array::from_fn(|_| CancellationToken::new());
 
         let carrier = TaskTracker::new();
-        let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&broker), clock));
+        let keeper = Keeper::new(store.clone(), Arc::clone(&broker), clock).telling(given_up(metrics.clone()));
+        let keeper = Arc::new(keeper);
         let (draining, until) = (Arc::clone(&keeper), stop.clone());
         background.spawn(async move { draining.drain(until).await });
         let start_settler = || {
@@ -93,13 +95,21 @@ impl Worker {
             broker: Arc::clone(&broker),
             draining: stop.clone(),
             closing: closing.clone(),
-            key,
+            key: key.clone(),
             tokens: boards.tokens.subscribe(),
             channels: boards.shown.subscribe(),
             standing: boards.standing.subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
             approvals: approving.approvals,
             slack,
+            desk: Desk::new(
+                key.clone(),
+                Arc::clone(&broker),
+                clock,
+                tools.scrubber.clone(),
+                boards.present.subscribe(),
+                boards.standing.subscribe(),
+            ),
             clock,
         };
 
@@ -119,7 +129,7 @@ impl Worker {
             background: background.clone(),
             stop: stop.clone(),
         };
-        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks);
+        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks, key);
         intake_and_lanes.spawn(steward.run(asked, news));
 
         let terms = notices::Terms::default();
@@ -191,6 +201,16 @@ fn follow_log(
     spawn(Box::pin(undertaker.run()));
     spawn(Box::pin(log.follow(heard)));
     news
+}
+
+/// Counts what the broker gave up: a delivery among it has ended.
+fn given_up(metrics: Metrics) -> impl Fn(&DeadLetter) {
+    move |letter| {
+        metrics.wrote_letter(letter.reason, letter.channel.as_ref(), false);
+        if let Some(channel) = &letter.channel {
+            metrics.stake_of_removed(channel).died();
+        }
+    }
 }
 
 /// The key that was given, or one of its own for a worker that is alone.

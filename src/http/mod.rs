@@ -10,9 +10,12 @@
 mod access;
 mod approvals;
 mod catalogue;
+mod channel_changes;
 mod channels;
+mod dead_letters;
 mod errors;
 mod events;
+mod explain;
 mod guard;
 mod guests;
 mod probes;
@@ -38,7 +41,8 @@ use crate::{
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
-    interactions::Desk,
+    interactions::Reception,
+    managed::Desk,
     model::Clock,
     sealing::Key,
     telemetry::Metrics,
@@ -76,7 +80,9 @@ pub struct Inside {
     /// What is asked for, answered and granted.
     pub approvals: Approvals,
     /// Who takes clicks of Slack's.
-    pub slack: Desk,
+    pub slack: Reception,
+    /// Where operators change channels of that log, and try them.
+    pub desk: Desk,
     /// The time.
     pub clock: Clock,
 }
@@ -109,6 +115,8 @@ pub async fn open(
         .merge(channels::routes(inside.clone()))
         .merge(approvals::routes(inside.clone()))
         .merge(slack::routes(inside.clone()))
+        .merge(dead_letters::routes(inside.clone(), tracker))
+        .merge(explain::routes(inside.clone()))
         .route_layer(from_fn_with_state(inside.clone(), guard::guard));
     serve(api_listener, bounded(api), draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);

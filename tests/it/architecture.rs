@@ -27,6 +27,8 @@ const DOWNHILL: &[(&str, &[&str])] = &[
     ("canary", &["broker", "intake", "model"]),
     ("channel_log", &["broker", "model"]),
     ("interactions", &["approvals", "channels", "lane", "model"]),
+    ("config", &["approvals", "channels", "model", "sealing", "settings"]),
+    ("managed", &["broker", "channel_log", "channels", "config", "lane", "model", "sealing", "settings"]),
     (
         "http",
         &[
@@ -36,12 +38,12 @@ const DOWNHILL: &[(&str, &[&str])] = &[
             "dead_letters",
             "interactions",
             "lane",
+            "managed",
             "model",
             "sealing",
             "telemetry",
         ],
     ),
-    ("config", &["approvals", "channels", "model", "sealing", "settings"]),
     ("stand_ins", &["model"]),
     (
         "app",
@@ -57,6 +59,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
             "intake",
             "interactions",
             "lane",
+            "managed",
             "model",
             "notices",
             "route",
@@ -75,6 +78,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
             "config",
             "dead_letters",
             "lane",
+            "managed",
             "model",
             "route",
             "settings",

@@ -13,6 +13,7 @@ mod cli;
 mod dead_letters;
 mod interactions;
 mod main_job;
+mod operators;
 mod pool;
 mod support;
 mod worker;

@@ -36,6 +36,7 @@ pub(crate) struct WorkerProcess {
     dir: PathBuf,
     data: PathBuf,
     flags: Vec<String>,
+    env: Vec<(&'static str, String)>,
     running: Option<Running>,
     starts: u32,
     client: reqwest::Client,
@@ -75,7 +76,7 @@ impl WorkerProcess {
         fs::create_dir_all(&dir).unwrap();
         let data = data_dir.map_or_else(|| dir.join("data"), Path::to_owned);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        let worker = Self { dir, data, flags: Vec::new(), running: None, starts: 0, client };
+        let worker = Self { dir, data, flags: Vec::new(), env: Vec::new(), running: None, starts: 0, client };
         worker.reconfigure(config);
         worker
     }
@@ -126,6 +127,12 @@ impl WorkerProcess {
         self
     }
 
+    /// One more variable of its environment.
+    pub(crate) fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
+        self
+    }
+
     /// Its directory.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -143,6 +150,7 @@ impl WorkerProcess {
         let log = self.dir.join(format!("log-{}", self.starts));
         let mut command = mortal(PROGRAM);
         command.args(["run", "--log-format", "json", "--config"]).arg(self.config()).args(&self.flags);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stderr(File::create(&log).unwrap());
         self.running = Some(Running { child: spawn(command), log, doors: None });
         let doors = eventually("the worker listens", PATIENCE, async || {
