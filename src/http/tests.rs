@@ -85,7 +85,7 @@ impl House {
                 watch::Sender::new(None).subscribe(),
                 watch::Sender::default().subscribe(),
             ),
-            slack: crate::interactions::Desk::idle(approvals.clone()),
+            slack: crate::interactions::Reception::idle(approvals.clone()),
             approvals,
             clock: Clock::System,
         };
