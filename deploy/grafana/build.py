@@ -454,9 +454,11 @@ def workers():
     board.series("Connections made again", "Within 15 minutes. The line is where IntervenAlertsBrokerFlapping begins.",
                  [(f"increase(interven_alerts_broker_reconnects_total{{{POOL}}}[15m])", "{{instance}}")], "short", lines=[(5, RED)],
                  links=[runbook("IntervenAlertsBrokerFlapping")])
-    board.series("Decisions that are not settled", "Read and not acknowledged yet. At `prefetch` (1000 by default), a worker takes in no more than it settles.",
-                 [(f"interven_alerts_acks_waiting{{{POOL}}}", "{{instance}}")], "short", lines=[(900, RED)],
-                 links=[runbook("IntervenAlertsAcksNearPrefetch")])
+    board.series("Decisions that are not settled",
+                 "Read and not acknowledged yet, at least. At `prefetch` (1000 by default), a worker takes in no more than it settles. "
+                 "The line is where IntervenAlertsAcksNearPrefetch begins.",
+                 [(f"worker:interven_alerts_decisions_held:min{{{POOL}}} > 0 or worker:interven_alerts_decisions_held:min{{{POOL}}} * 0", "{{instance}}")],
+                 "short", lines=[(900, RED)], links=[runbook("IntervenAlertsAcksNearPrefetch")])
     board.series("Approvals: from decision to first answer", "By the worker that wrote the answer down. Most approvals expire after ten minutes.",
                  [(f"histogram_quantile({q}, sum by (le) (rate(interven_alerts_approval_latency_seconds_bucket{{{POOL}}}[1h])))", name)
                   for q, name in ((0.5, "half"), (0.9, "90 %"))], "s", lines=[(300, RED)], links=[runbook("IntervenAlertsApprovalsSlow")])

@@ -10,6 +10,7 @@
     Links of the dashboards point to sections that there are.
  4. Each alert has a scenario in rules/tests in which it fires, a severity, a summary and a description.
  5. Each panel has a unit and a description, and asks the data source variable.
+ 6. Links between the pages of deploy/ lead somewhere.
 
 Nothing but Python's standard library, so that it runs wherever the tests run. YAML is read by the few lines that matter.
 """
@@ -169,14 +170,30 @@ def check_alerts(anchors):
             fault(RUNBOOK.name, f"has a section {anchor}, and there is no such alert")
 
 
+def anchors_of(page):
+    """What one can link to in a page, as GitHub names it."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def check_links():
+    for page in sorted(DEPLOY.rglob("*.md")):
+        for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+            to = (page.parent / path).resolve() if path else page
+            if not to.exists():
+                fault(page.relative_to(ROOT), f"links to {path}, which is not there")
+            elif anchor and anchor not in anchors_of(to):
+                fault(page.relative_to(ROOT), f"links to {path}#{anchor}, which has no such section")
+
+
 def main():
     known = catalogue()
-    headings = re.findall(r"^#+ (.+)$", RUNBOOK.read_text(), flags=re.M)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    anchors = anchors_of(RUNBOOK)
     expressions = [found for path in RULES for found in expressions_of_rules(path)]
     recorded = {name for path in RULES for name in re.findall(r"- record: (\S+)", path.read_text())}
     check_dashboards(expressions, anchors)
     check_alerts(anchors)
+    check_links()
 
     used = set()
     for where, expression in expressions:
