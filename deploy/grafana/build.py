@@ -215,33 +215,40 @@ def state_of(selector, by):
 def overview():
     board = Dashboard(
         "interven-alerts-overview", "interven-alerts: overview",
-        "Is anyone not being told? The first line answers: all green, and everybody is. What is red says who is not, and links to what to do.",
+        "Is anyone not being told? The first line answers: all green, and everybody is. What is red says who is not, and links "
+        "to what to do.",
         [datasource_variable(), pool_variable()], [TO_CHANNEL, TO_WORKERS, TO_RUNBOOK])
 
     board.row("Is anyone not being told?")
     board.stat(
-        "Channels held", "Channels whose destination is broken in at least one worker: gone, revoked, forbidden. Nobody is told there until somebody acts.",
+        "Channels held", "Channels whose destination is broken in at least one worker: gone, revoked, forbidden. Nobody is told "
+                         "there until somebody acts.",
         f"count(max by (job, channel) (worker_channel:interven_alerts_broken:bool{{{POOL}}})) or vector(0)",
         "none", colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsChannelHeld")])
     board.stat(
-        "Channels without success", "Channels that decisions matched within 15 minutes, and where nothing was delivered or folded.",
+        "Channels without success", "Channels that decisions matched within 15 minutes, and where nothing was delivered or "
+                                    "folded.",
         f"count(sum by (job, channel) (increase(interven_alerts_deliveries_matched_total{{{POOL}}}[15m])) > 0 and "
-        f'sum by (job, channel) (increase(interven_alerts_deliveries_total{{{POOL},ending=~"delivered|folded"}}[15m])) == 0) or vector(0)',
+        f'sum by (job, channel) (increase(interven_alerts_deliveries_total{{{POOL},ending=~"delivered|folded"}}[15m])) == 0) or '
+        f'vector(0)',
         "none", colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsNoSuccess")])
     board.stat(
         "CRITICAL told to nobody, 1 h", "CRITICAL decisions of the last hour that no channel's filters let pass.",
         f'sum(increase(interven_alerts_decisions_unrouted_total{{{POOL},severity="CRITICAL"}}[1h]))',
         "none", colours=ZERO_IS_WELL, decimals=0, links=[runbook("IntervenAlertsCriticalUnrouted")])
     board.stat(
-        "Dead letters", "Decisions and deliveries that could not be delivered and are kept on disk, over all workers. They wait to be replayed or purged.",
+        "Dead letters", "Decisions and deliveries that could not be delivered and are kept on disk, over all workers. They wait "
+                        "to be replayed or purged.",
         f"sum(interven_alerts_dead_letters{{{POOL}}})",
         "none", colours=thresholds((None, GREEN), (1, ORANGE)), links=[runbook("IntervenAlertsDeadLettersGrowing")])
     board.stat(
-        "Longest wait", "The longest that what waits will take, of all channels, at the pace of the last ten minutes. Infinite where nothing moves.",
+        "Longest wait", "The longest that what waits will take, of all channels, at the pace of the last ten minutes. Infinite "
+                        "where nothing moves.",
         f"max(channel:interven_alerts_drain:seconds{{{POOL}}})",
         "s", colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsBacklog")])
     board.stat(
-        "Workers without broker", "Workers that have no connection to the broker at this moment. Where it is all of them, nobody is told anything.",
+        "Workers without broker", "Workers that have no connection to the broker at this moment. Where it is all of them, "
+                                  "nobody is told anything.",
         f"count(interven_alerts_broker_connected{{{POOL}}} == 0) or vector(0)",
         "none", colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsBrokerDown"), runbook("IntervenAlertsWorkerWithoutBroker")])
 
@@ -249,7 +256,8 @@ def overview():
     channels_table(board)
     board.panel(
         "state-timeline", "What each channel's lane does",
-        "The worst state over all workers: flowing (nothing to do), probing (one try to find out), paused (the endpoint asked for a rest, or fails), "
+        "The worst state over all workers: flowing (nothing to do), probing (one try to find out), paused (the endpoint asked "
+        "for a rest, or fails), "
         "stopped (an operator paused it), held (somebody must act).",
         [over_time(state_of(POOL, "channel"), "{{channel}}")],
         "none", (24, 7), {"mergeValues": True, "showValue": "never", "alignValue": "left", "rowHeight": 0.85,
@@ -262,7 +270,8 @@ def overview():
     board.series("Decisions in", "Decisions read from the broker, by severity, redeliveries included.",
                  [(f"sum by (severity) (rate(interven_alerts_decisions_total{{{POOL}}}[$__rate_interval]))", "{{severity}}")],
                  "cps", stacked=True, by=SEVERITIES)
-    board.series("Deliveries by how they ended", "Delivered by themselves, folded into a digest, or dead. What waits has no ending yet.",
+    board.series("Deliveries by how they ended", "Delivered by themselves, folded into a digest, or dead. What waits has no "
+                                                 "ending yet.",
                  [(f"sum by (ending) (rate(interven_alerts_deliveries_total{{{POOL}}}[$__rate_interval]))", "{{ending}}")],
                  "cps", stacked=True, by=ENDINGS)
     board.series("What waits", "Deliveries that wait, by channel: in the workers' memory, and in the lane's queue on the broker.",
@@ -273,7 +282,8 @@ def overview():
                  [(f"max by (channel) (channel:interven_alerts_latency:p99_10m{{{POOL}}})", "{{channel}}")], "s",
                  lines=[(300, RED)], links=[runbook("IntervenAlertsDeliveriesLate")])
     board.series("Dead letters written, by reason",
-                 "Each is kept on disk. refused: the endpoint would not have this payload; exhausted: every try failed; expired: too old; "
+                 "Each is kept on disk. refused: the endpoint would not have this payload; exhausted: every try failed; "
+                 "expired: too old; "
                  "malformed: no decision at all.",
                  [(f"sum by (reason) (increase(interven_alerts_dead_letters_total{{{POOL}}}[5m]))", "{{reason}}")], "short",
                  links=[runbook("IntervenAlertsDeadLettersGrowing"), runbook("IntervenAlertsMessagesUnreadable")])
@@ -297,7 +307,8 @@ def channels_table(board):
         ("Waiting", f"sum by (channel) (channel:interven_alerts_waiting:sum{{{POOL}}})", "short", thresholds((None, GREY), (100, YELLOW), (1000, ORANGE))),
         ("Takes", f"max by (channel) (channel:interven_alerts_drain:seconds{{{POOL}}})", "s", thresholds((None, GREY), (300, YELLOW), (900, RED))),
         ("Last success", f"time() - max by (channel) (channel:interven_alerts_last_success:max{{{POOL}}} > 0)", "s", None),
-        ("Told, 1 h", f'sum by (channel) (increase(interven_alerts_deliveries_total{{{POOL},ending=~"delivered|folded"}}[1h]))', "short", None),
+        ("Told, 1 h", f'sum by (channel) '
+                      f'(increase(interven_alerts_deliveries_total{{{POOL},ending=~"delivered|folded"}}[1h]))', "short", None),
         ("Dead letters", f'sum by (channel) (interven_alerts_dead_letters{{{POOL},channel!=""}})', "short", thresholds((None, GREY), (1, ORANGE))),
     ]
     letters = "ABCDEF"
@@ -346,7 +357,8 @@ def channel():
     board.stat("Held in workers", "Workers whose lane of this channel is held: the endpoint is gone, revoked or forbidden.",
                f"count(worker_channel:interven_alerts_broken:bool{{{CHANNEL}}}) or vector(0)", "none", colours=ZERO_IS_WELL,
                links=[runbook("IntervenAlertsChannelHeld"), runbook("IntervenAlertsChannelHeldInOneWorker")])
-    board.stat("Paused, last 15 min", "The part of the last 15 minutes that the lane was paused, in the worker where it was longest.",
+    board.stat("Paused, last 15 min", "The part of the last 15 minutes that the lane was paused, in the worker where it was "
+                                      "longest.",
                f'max(avg_over_time(interven_alerts_lane_state{{{CHANNEL},state="paused"}}[15m]))', "percentunit",
                colours=thresholds((None, GREEN), (0.2, YELLOW), (0.5, RED)), links=[runbook("IntervenAlertsLanePaused")])
     board.stat("Waiting", "Deliveries that wait: in memory (sum over workers) and in the lane's queue (one for the pool).",
@@ -355,7 +367,8 @@ def channel():
     board.stat("What waits takes", "At the pace of the last ten minutes; infinite where nothing moves.",
                f"max(channel:interven_alerts_drain:seconds{{{CHANNEL}}})", "s",
                colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsBacklog")])
-    board.stat("Since the last success", "How long ago any worker got anything through, canaries included. Compare with the channel's canary, or with how often decisions match.",
+    board.stat("Since the last success", "How long ago any worker got anything through, canaries included. Compare with the "
+                                         "channel's canary, or with how often decisions match.",
                f"time() - max(channel:interven_alerts_last_success:max{{{CHANNEL}}} > 0)", "s",
                colours=thresholds((None, GREEN), (86_400, YELLOW), (172_800, ORANGE)), links=[runbook("IntervenAlertsCanaryMissing")])
     board.stat("Dead letters", "Of this channel, in the stores of all workers.",
@@ -364,19 +377,22 @@ def channel():
 
     board.row("Deliveries")
     board.series("Matched, and how they ended",
-                 "Over hours, what matched is told or dead or still waiting. A replay ends like any other delivery and is not matched again.",
+                 "Over hours, what matched is told or dead or still waiting. A replay ends like any other delivery and is not "
+                 "matched again.",
                  [(f"sum(rate(interven_alerts_deliveries_matched_total{{{CHANNEL}}}[$__rate_interval]))", "matched"),
                   (f"sum by (ending) (rate(interven_alerts_deliveries_total{{{CHANNEL}}}[$__rate_interval]))", "{{ending}}"),
                   (f"sum(rate(interven_alerts_replayed_total{{{CHANNEL}}}[$__rate_interval]))", "replayed")],
                  "cps", by={"matched": GREY, "replayed": "purple", **ENDINGS}, links=[runbook("IntervenAlertsNoSuccess")])
     board.series("What waits, and where",
-                 "Memory: straight from the intake, in one worker. Lane queue: on the broker, safe from any crash; every worker shows the same queue, so this is the maximum.",
+                 "Memory: straight from the intake, in one worker. Lane queue: on the broker, safe from any crash; every worker "
+                 "shows the same queue, so this is the maximum.",
                  [(f'sum(interven_alerts_deliveries_waiting{{{CHANNEL},where="memory"}})', "memory"),
                   (f'max(interven_alerts_deliveries_waiting{{{CHANNEL},where="lane_queue"}})', "lane queue")],
                  "short", links=[runbook("IntervenAlertsBacklog")])
     board.series("From decision to delivery",
                  "How old decisions are when the endpoint accepts them. The line is where IntervenAlertsDeliveriesLate begins.",
-                 [(f"histogram_quantile({q}, sum by (le) (rate(interven_alerts_delivery_latency_seconds_bucket{{{CHANNEL}}}[$__rate_interval])))", name)
+                 [(f"histogram_quantile({q}, sum by (le) "
+                   f"(rate(interven_alerts_delivery_latency_seconds_bucket{{{CHANNEL}}}[$__rate_interval])))", name)
                   for q, name in ((0.5, "half"), (0.9, "90 %"), (0.99, "99 %"))],
                  "s", lines=[(300, RED)], links=[runbook("IntervenAlertsDeliveriesLate")])
     board.series("Dead letters written, by reason", "What became a dead letter within five minutes, and why.",
@@ -385,23 +401,28 @@ def channel():
 
     board.row("The endpoint")
     board.series("Tries, by outcome",
-                 "accepted: a 2xx that promises no more; throttled: a 429; try_later: it failed, or nobody answered; refused: it would not have this payload; "
+                 "accepted: a 2xx that promises no more; throttled: a 429; try_later: it failed, or nobody answered; refused: "
+                 "it would not have this payload; "
                  "broken: it is gone or forbidden.",
                  [(f"sum by (outcome) (rate(interven_alerts_attempts_total{{{CHANNEL}}}[$__rate_interval]))", "{{outcome}}")],
                  "cps", stacked=True, by=OUTCOMES)
     board.series("How long a try takes", "From the request to the end of the reply, or to the channel's `timeout`.",
-                 [(f"histogram_quantile({q}, sum by (le) (rate(interven_alerts_attempt_duration_seconds_bucket{{{CHANNEL}}}[$__rate_interval])))", name)
+                 [(f"histogram_quantile({q}, sum by (le) "
+                   f"(rate(interven_alerts_attempt_duration_seconds_bucket{{{CHANNEL}}}[$__rate_interval])))", name)
                   for q, name in ((0.5, "half"), (0.9, "90 %"), (0.99, "99 %"))], "s")
 
     board.row("The lane")
     board.series("State, in each worker",
-                 "A limited channel has one owner in the pool; a worker that does not own the lane may say flowing while the owner is paused or held. "
+                 "A limited channel has one owner in the pool; a worker that does not own the lane may say flowing while the "
+                 "owner is paused or held. "
                  "1 flowing, 2 probing, 3 paused, 4 stopped, 5 held.",
                  [(state_of(CHANNEL, "instance"), "{{instance}}")],
                  "none", lines=[(5, RED)], links=[runbook("IntervenAlertsChannelHeld"), runbook("IntervenAlertsLaneStopped")])
     board.series("Why it waits",
-                 "The part of the time that the lane had work and waited: pace (its rate limit), backoff (between tries), paused, held.",
-                 [(f"sum by (why) (rate(interven_alerts_lane_wait_seconds_total{{{CHANNEL}}}[$__rate_interval]))", "{{why}}")], "percentunit",
+                 "The part of the time that the lane had work and waited: pace (its rate limit), backoff (between tries), "
+                 "paused, held.",
+                 [(f"sum by (why) "
+                   f"(rate(interven_alerts_lane_wait_seconds_total{{{CHANNEL}}}[$__rate_interval]))", "{{why}}")], "percentunit",
                  by={"pace": BLUE, "backoff": ORANGE, "paused": YELLOW, "held": RED})
     return board
 
@@ -415,9 +436,11 @@ def workers():
     board.row("Workers")
     board.stat("Workers", "Workers that Prometheus can scrape.", f"count(interven_alerts_build_info{{{POOL}}})", "none",
                colours=thresholds((None, RED), (1, YELLOW), (2, GREEN)), links=[runbook("IntervenAlertsWorkerDown"), runbook("IntervenAlertsNoWorkers")])
-    board.stat("Versions", "More than one only while a new version is rolled out.", f"count(count by (version) (interven_alerts_build_info{{{POOL}}}))", "none",
+    board.stat("Versions", "More than one only while a new version is rolled out.", f"count(count by (version) "
+                                                                                    f"(interven_alerts_build_info{{{POOL}}}))", "none",
                colours=thresholds((None, GREEN), (2, YELLOW)))
-    board.stat("Since the oldest configuration was taken over", "By the worker that took its present configuration over longest ago: at a reload, or at its start. "
+    board.stat("Since the oldest configuration was taken over", "By the worker that took its present configuration over longest "
+                                                                "ago: at a reload, or at its start. "
                "Older than your last change: that worker has refused it.",
                f"time() - min(interven_alerts_config_reload_success_timestamp_seconds{{{POOL}}})", "s", colours=thresholds((None, BLUE)),
                links=[runbook("IntervenAlertsConfigurationsDiffer")])
@@ -430,22 +453,29 @@ def workers():
     board.stat("Dead letters on the broker", "In the queue of last resort, because no store takes them.",
                f"max(interven_alerts_dead_letters_waiting{{{POOL}}})", "none", colours=ZERO_IS_WELL,
                links=[runbook("IntervenAlertsDeadLettersWaitOnBroker")])
-    board.series("Decisions in, by worker", "Decisions read from the broker. All workers consume one queue, so these are much the same.",
-                 [(f"sum by (instance) (rate(interven_alerts_decisions_total{{{POOL}}}[$__rate_interval]))", "{{instance}}")], "cps")
-    board.series("Deliveries by worker", "Told or dead. Limited channels are delivered by their lane's owner alone, so these may differ.",
-                 [(f"sum by (instance) (rate(interven_alerts_deliveries_total{{{POOL}}}[$__rate_interval]))", "{{instance}}")], "cps")
+    board.series("Decisions in, by worker", "Decisions read from the broker. All workers consume one queue, so these are much "
+                                            "the same.",
+                 [(f"sum by (instance) "
+                   f"(rate(interven_alerts_decisions_total{{{POOL}}}[$__rate_interval]))", "{{instance}}")], "cps")
+    board.series("Deliveries by worker", "Told or dead. Limited channels are delivered by their lane's owner alone, so these "
+                                         "may differ.",
+                 [(f"sum by (instance) "
+                   f"(rate(interven_alerts_deliveries_total{{{POOL}}}[$__rate_interval]))", "{{instance}}")], "cps")
     board.series("CPU", "Cores in use.", [(f"rate(process_cpu_seconds_total{{{POOL}}}[$__rate_interval])", "{{instance}}")], "short")
-    board.series("Memory", "Resident memory. It depends on the number of channels and on `prefetch`, and should not grow for hours.",
+    board.series("Memory", "Resident memory. It depends on the number of channels and on `prefetch`, and should not grow for "
+                           "hours.",
                  [(f"process_resident_memory_bytes{{{POOL}}}", "{{instance}}")], "bytes")
     board.series("Open files", "Connections, and the files of the stores, as a part of the limit.",
                  [(f"process_open_fds{{{POOL}}} / process_max_fds{{{POOL}}}", "{{instance}}")], "percentunit", lines=[(0.8, RED)])
     board.series("Time since the start", "A line that falls to zero again and again is a worker that does not stay up.",
                  [(f"time() - process_start_time_seconds{{{POOL}}}", "{{instance}}")], "s", links=[runbook("IntervenAlertsWorkerRestarting")])
-    board.series("Dead letters, by worker", "Each worker has a store of its own, on its own disk: this is where to look for them.",
+    board.series("Dead letters, by worker", "Each worker has a store of its own, on its own disk: this is where to look for "
+                                            "them.",
                  [(f"sum by (instance) (interven_alerts_dead_letters{{{POOL}}})", "{{instance}}")], "short",
                  links=[runbook("IntervenAlertsDeadLettersLeft")])
     board.series("Messages that are no decisions", "Kept as dead letters, `malformed`, with the bytes as they came.",
-                 [(f"sum by (instance) (rate(interven_alerts_malformed_total{{{POOL}}}[$__rate_interval]))", "{{instance}}")], "cps",
+                 [(f"sum by (instance) "
+                   f"(rate(interven_alerts_malformed_total{{{POOL}}}[$__rate_interval]))", "{{instance}}")], "cps",
                  links=[runbook("IntervenAlertsMessagesUnreadable")])
 
     board.row("The way to the broker")
@@ -455,23 +485,30 @@ def workers():
                  [(f"increase(interven_alerts_broker_reconnects_total{{{POOL}}}[15m])", "{{instance}}")], "short", lines=[(5, RED)],
                  links=[runbook("IntervenAlertsBrokerFlapping")])
     board.series("Decisions that are not settled",
-                 "Read and not acknowledged yet, at least. At `prefetch` (1000 by default), a worker takes in no more than it settles. "
+                 "Read and not acknowledged yet, at least. At `prefetch` (1000 by default), a worker takes in no more than it "
+                 "settles. "
                  "The line is where IntervenAlertsAcksNearPrefetch begins.",
-                 [(f"worker:interven_alerts_decisions_held:min{{{POOL}}} > 0 or worker:interven_alerts_decisions_held:min{{{POOL}}} * 0", "{{instance}}")],
+                 [(f"worker:interven_alerts_decisions_held:min{{{POOL}}} > 0 or "
+                   f"worker:interven_alerts_decisions_held:min{{{POOL}}} * 0", "{{instance}}")],
                  "short", lines=[(900, RED)], links=[runbook("IntervenAlertsAcksNearPrefetch")])
-    board.series("Approvals: from decision to first answer", "By the worker that wrote the answer down. Most approvals expire after ten minutes.",
-                 [(f"histogram_quantile({q}, sum by (le) (rate(interven_alerts_approval_latency_seconds_bucket{{{POOL}}}[1h])))", name)
+    board.series("Approvals: from decision to first answer", "By the worker that wrote the answer down. Most approvals expire "
+                                                             "after ten minutes.",
+                 [(f"histogram_quantile({q}, sum by (le) "
+                   f"(rate(interven_alerts_approval_latency_seconds_bucket{{{POOL}}}[1h])))", name)
                   for q, name in ((0.5, "half"), (0.9, "90 %"))], "s", lines=[(300, RED)], links=[runbook("IntervenAlertsApprovalsSlow")])
 
     board.row("RabbitMQ itself (its plugin rabbitmq_prometheus, at /metrics/per-object)")
     queues = 'queue=~".+[.]alerts[.].+"'
-    board.series("Messages that wait, by queue", "`...alerts.decisions`: read by no worker yet. `...lane.*`: wait for a channel. `...dead`: no store takes them.",
+    board.series("Messages that wait, by queue", "`...alerts.decisions`: read by no worker yet. `...lane.*`: wait for a "
+                                                 "channel. `...dead`: no store takes them.",
                  [(f"sum by (queue) (rabbitmq_queue_messages_ready{{{queues}}})", "{{queue}}")], "short")
     board.series("Messages handed out and not acknowledged, by queue", "Of decisions: up to `prefetch` for each worker.",
                  [(f"sum by (queue) (rabbitmq_queue_messages_unacked{{{queues}}})", "{{queue}}")], "short")
-    board.series("Consumers, by queue", "Of decisions: one for each worker. A lane's queue counts the workers that stand by, too; one of them is active.",
+    board.series("Consumers, by queue", "Of decisions: one for each worker. A lane's queue counts the workers that stand by, "
+                                        "too; one of them is active.",
                  [(f"sum by (queue) (rabbitmq_queue_consumers{{{queues}}})", "{{queue}}")], "short")
-    board.series("Free disk of the broker's nodes", "Below `disk_free_limit` RabbitMQ takes no more messages, and publishers wait.",
+    board.series("Free disk of the broker's nodes", "Below `disk_free_limit` RabbitMQ takes no more messages, and publishers "
+                                                    "wait.",
                  [("rabbitmq_disk_space_available_bytes", "{{instance}}")], "bytes")
     return board
 
@@ -486,7 +523,8 @@ def main():
         else:
             path.write_text(text)
     for path in wrong:
-        print(f"error: {path} is not what build.py writes\nhint: run deploy/grafana/build.py, and change that script and not the file",
+        print(f"error: {path} is not what build.py writes\nhint: run deploy/grafana/build.py, and change that script and not "
+              f"the file",
               file=sys.stderr)
     return 1 if wrong else 0
 
