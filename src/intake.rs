@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
-    broker::{Arrival, Arrivals, Receipt},
+    approvals,
+    broker::{Arrival, Arrivals, Log, Receipt},
     dead_letters::DeadLetter,
     lane::LaneHandle,
     model::{ChannelId, Clock, DeathReason, Decision, Delivery, Own, decision::DecodeError},
@@ -78,6 +79,8 @@ pub struct Intake {
     pub settler: Settler,
     /// How every decision is appended to the decisions log, where one is kept.
     pub logger: Option<Settler>,
+    /// How what the firewall asks for is appended to the approvals log.
+    pub asker: Settler,
     /// The time.
     pub clock: Clock,
     /// What is counted.
@@ -161,6 +164,10 @@ impl Intake {
             lane.hand_over(delivery, receipt.share(), redelivered).await;
         }
         // After the lanes have it: a log that cannot be written must not keep anybody from being told.
+        if decision.approval_asked().is_some() {
+            let (id, record) = approvals::asked(&decision, now);
+            self.asker.append(Log::Approvals, id.to_string(), record, receipt.share()).await;
+        }
         if let Some(logger) = &self.logger {
             logger.log(&decision, receipt.share()).await;
         }
@@ -189,7 +196,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        broker::{Destination, Log, Queue, receipt::Desk},
+        broker::{Destination, Queue, receipt::Desk},
         model::{Ending, Filter, Severity, own},
         settle::Job,
     };
@@ -235,7 +242,8 @@ mod tests {
             let clock = Clock::System;
             let logger = keep_decisions.then(|| settler.clone());
             let routing = watch::channel(Arc::clone(&router)).1;
-            let intake = Intake { router: routing, settler, logger, clock, metrics: metrics.clone() };
+            let asker = settler.clone();
+            let intake = Intake { router: routing, settler, logger, asker, clock, metrics: metrics.clone() };
             task.spawn(intake.run(Arrivals::new(arrivals), stop.clone()));
             task.close();
             let ledger = Arc::new(Ledger::default());
@@ -289,6 +297,33 @@ mod tests {
         receipt.settle();
         assert_eq!(bench.closed(), [(1, true)]);
         assert_eq!(bench.metrics.unrouted.with_label_values(&["LOW"]).get(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_in_the_approvals_log_before_the_decision_is_settled_also_where_no_decisions_are_kept()
+    {
+        let mut bench = Bench::new(false);
+        let json = serde_json::json!({
+            "id": "1", "time": "2026-06-01T12:00:00Z", "decision": "REQUIRE_APPROVAL", "severity": "LOW",
+            "agent": {"id": "a"}, "tool": "t", "approval": {"id": "apr_7"},
+        });
+        bench.arrives(1, json.to_string());
+        let Job::Publish { message, receipt, .. } = bench.jobs.recv().await.unwrap() else { panic!("not recorded") };
+        assert_eq!(message.to, Destination::Log(Log::Approvals));
+        let record = approvals::Entry::decode(&message.body).unwrap().unwrap();
+        let approvals::Deed::Asked(decision) = record.deed else { panic!("something else: {record:?}") };
+        assert_eq!((decision.raw(), message.id), (&Bytes::from(json.to_string()), record.id.to_string()));
+        tokio::task::yield_now().await;
+        assert_eq!(bench.closed(), []);
+        receipt.settle();
+        assert_eq!(bench.closed(), [(1, true)]);
+        // One that carries an approval and asks for nothing is none.
+        let mut json = json;
+        json["decision"] = "DENY".into();
+        bench.arrives(2, json.to_string());
+        while bench.closed() != [(1, true), (2, true)] {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -16,7 +16,9 @@
 //! - [`channels`]: how to say it and what replies mean, one file per kind. [`formats`]: decisions for machines.
 //! - [`settle`]: what "done" means. [`dead_letters`]: what could not be delivered, on disk, and how it is replayed.
 //! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
-//! - [`channel_log`]: what operators decided about channels, for the whole pool.
+//! - [`approvals`]: the side door: a click is recorded in one order for the whole pool, and the first one is the answer.
+//! - [`interactions`]: clicks in Slack come in, and cards are changed when their approval has ended.
+//! - [`channel_log`]: what operators decided about channels, for the whole pool; [`managed`]: the channels that they made.
 //! - [`sealing`]: the pool's key, and what is sealed with it.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
@@ -32,6 +34,7 @@
 //! - A secret has no way to print itself.
 
 pub mod app;
+pub mod approvals;
 pub mod broker;
 pub mod canary;
 pub mod channel_log;
@@ -42,7 +45,9 @@ pub mod dead_letters;
 pub mod formats;
 pub mod http;
 pub mod intake;
+pub mod interactions;
 pub mod lane;
+pub mod managed;
 pub mod model;
 pub mod notices;
 pub mod route;

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -93,6 +94,13 @@ impl Settler {
     pub async fn log(&self, decision: &Decision, receipt: Receipt) {
         let message =
             Message { to: Destination::Log(Log::Decisions), id: decision.id.to_string(), body: decision.raw().clone() };
+        self.send(Job::Publish { message, receipt, stake: None }).await;
+    }
+
+    /// Appends a record to a log that has no other resting place; its receipt is settled when the broker has confirmed it. `id` is
+    /// unique among the messages under way.
+    pub async fn append(&self, log: Log, id: String, record: Bytes, receipt: Receipt) {
+        let message = Message { to: Destination::Log(log), id, body: record };
         self.send(Job::Publish { message, receipt, stake: None }).await;
     }
 

@@ -6,13 +6,16 @@
 //! While it runs, one task, the steward, owns the lanes: reloads and operators' decisions are done one after the other, and nothing
 //! else starts, renews or retires a lane.
 //!
-//! Stop: the intake stops taking decisions; the lanes finish what is under way and hand the rest to the broker; the settler
-//! carries the last of it; acknowledgements are flushed; the connections close. What the grace does not suffice for is dropped
+//! Stop: the intake stops taking decisions; the lanes finish what is under way and hand the rest to the broker; answers to approvals
+//! are recorded and published; the settler carries the last of it; acknowledgements are flushed; the connections close. What the grace does not suffice for is dropped
 //! unsettled, so the broker hands it out again: a duplicate at worst, never a loss.
 //!
-//! Start with `start.rs`, then `steward.rs`; `reload.rs` is how a new configuration is taken over, `orphans.rs` what becomes of the
-//! deliveries of a channel that is gone.
+//! Start with `start.rs`, then `steward.rs`; `reload.rs` is how a new configuration is taken over, `made.rs` how channels are that
+//! operators make over the API, `orphans.rs` what becomes of the deliveries of a channel that is gone.
 
+mod approving;
+mod interacting;
+mod made;
 mod orphans;
 mod reload;
 mod start;
@@ -114,6 +117,8 @@ pub struct Worker {
     give_up: CancellationToken,
     closing: CancellationToken,
     intake_and_lanes: TaskTracker,
+    answers: TaskTracker,
+    following: TaskTracker,
     carrier: TaskTracker,
     carriers: usize,
     background: TaskTracker,
@@ -179,11 +184,16 @@ impl Worker {
 
     /// Resolves when a part of the worker has ended that never should: then it must be stopped and started again.
     pub async fn broken(&self) {
-        // Steward, lanes, intake and carriers end only on `stop`. A tracker cannot tell which task ended, but their number can.
-        let whole = || self.whole.load(Ordering::Acquire);
-        while (self.intake_and_lanes.len() >= whole() && self.carrier.len() >= self.carriers)
-            || self.stop.is_cancelled()
-        {
+        // Steward, lanes, intake, carriers and the approvals' tasks end only on `stop`. A tracker cannot tell which task ended, but
+        // their number can.
+        let [answering, following] = approving::TASKS;
+        let whole = || {
+            self.intake_and_lanes.len() >= self.whole.load(Ordering::Acquire)
+                && self.carrier.len() >= self.carriers
+                && self.answers.len() >= answering
+                && self.following.len() >= following
+        };
+        while whole() || self.stop.is_cancelled() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -191,16 +201,32 @@ impl Worker {
     /// Stops in order, within the grace.
     pub async fn stop(self) {
         info!(grace = ?self.grace, "stopping: finishing what is under way, handing the rest to the broker");
+        // Not the lanes themselves: the carrier ends with the last of their handles.
+        let in_hand: Vec<_> =
+            self.lanes().iter().map(|lane| (lane.id().clone(), lane.metrics().in_memory.clone())).collect();
         self.stop.cancel();
         self.intake_and_lanes.close();
         // The carrier ends when the last handle of a lane is gone: the steward, which ends now, takes the router's with it.
         let in_order = async {
             self.intake_and_lanes.wait().await;
+            self.answers.close();
+            self.answers.wait().await;
             self.carrier.close();
             self.carrier.wait().await;
         };
         if tokio::time::timeout(self.grace, in_order).await.is_err() {
-            warn!("the grace was too short for everything; the broker will hand the rest out again");
+            let lanes: Vec<_> =
+                in_hand.iter().filter(|(_, count)| count.get() > 0).map(|(id, _)| id.as_str()).collect();
+            let (tasks, carriers, answers) = (self.intake_and_lanes.len(), self.carrier.len(), self.answers.len());
+            let unsettled = self.broker.unsettled();
+            warn!(
+                ?lanes,
+                tasks,
+                carriers,
+                answers,
+                unsettled,
+                "the grace was too short for everything; the broker will hand the rest out again"
+            );
         }
         self.give_up.cancel();
         if tokio::time::timeout(CLOSE_MAX, self.broker.close()).await.is_err() {

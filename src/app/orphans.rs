@@ -229,7 +229,9 @@ impl Undertaker {
     /// Looks at every orphan once; whether something was done, so that another look soon is worth it.
     async fn look(&self, settled: bool, memory: &mut Memory) -> bool {
         let standing = Arc::clone(&self.standing.borrow());
-        let orphans = self.census.borrow().orphans(standing.lanes());
+        let mut orphans = self.census.borrow().orphans(standing.lanes());
+        // A channel that the log holds is not gone, whether it can be run here or not.
+        orphans.retain(|(lane, _)| standing.channel(lane).is_none());
         let mut busy = false;
         for (lane, removed_at) in orphans {
             let paused = standing.pause(&lane).is_some();

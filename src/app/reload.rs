@@ -5,6 +5,9 @@
 //! and what waits in its queue is the undertaker's (`orphans.rs`). A lane whose channel did not change is not touched: its pauses,
 //! failures and pace stay as they are. Links in cards and `[egress]` concern every channel, so when they change, all have changed.
 //!
+//! Channels that were made over the API are not in the file and stay as they are, but for two reasons to change: the file may begin
+//! or cease to hide one (see `made.rs`), and another `[egress]` may forbid one, or allow it.
+//!
 //! Everything that can fail comes before the first change, so a configuration is taken over whole or not at all.
 
 use std::{
@@ -22,16 +25,17 @@ use super::{
     steward::Steward,
 };
 use crate::{
+    approvals::Terms,
     broker::{BrokerError, Queue},
     config::{BrokerPlan, ChannelPlan, HttpPlan, Plan},
     intake::Router,
-    lane::{ClientError, HttpPost, LaneHandle, Post},
+    lane::{ClientError, HttpPost, LaneHandle, LaneState, Post},
     model::ChannelId,
     telemetry::Metrics,
 };
 
 /// How long the queues of added channels may take to be made: this, and so much more for each.
-const ENSURE_MAX: Duration = Duration::from_secs(15);
+pub(super) const ENSURE_MAX: Duration = Duration::from_secs(15);
 const ENSURE_EACH: Duration = Duration::from_millis(100);
 
 /// How long what was on its way to a removed lane's queue is waited for.
@@ -78,7 +82,7 @@ pub struct Reloaded {
 
 impl Reloaded {
     /// What leads from the channels of `old` to those of `new`; with `all`, every channel that stays has changed.
-    fn between(old: &[ChannelPlan], new: &[ChannelPlan], all: bool) -> Self {
+    pub(super) fn between(old: &[ChannelPlan], new: &[ChannelPlan], all: bool) -> Self {
         let before: BTreeMap<&ChannelId, &str> =
             old.iter().map(|channel| (&channel.id, channel.fingerprint.as_str())).collect();
         let mut difference = Self::default();
@@ -101,13 +105,15 @@ pub(super) struct Fixed {
     data_dir: PathBuf,
     broker: BrokerPlan,
     http: HttpPlan,
+    approvals: Terms,
     grace: Duration,
 }
 
 impl Fixed {
     pub(super) fn of(plan: &Plan) -> Self {
-        let Plan { data_dir, broker, http, shutdown_grace, .. } = plan;
-        Self { data_dir: data_dir.clone(), broker: broker.clone(), http: *http, grace: *shutdown_grace }
+        let Plan { data_dir, broker, http, approvals, shutdown_grace, .. } = plan;
+        let (data_dir, broker) = (data_dir.clone(), broker.clone());
+        Self { data_dir, broker, http: *http, approvals: *approvals, grace: *shutdown_grace }
     }
 
     /// What of it differs in `plan`.
@@ -116,6 +122,7 @@ impl Fixed {
             ("data_dir", self.data_dir != plan.data_dir),
             ("[broker]", self.broker != plan.broker),
             ("[http] listen, metrics_listen", self.http != plan.http),
+            ("[approvals]", self.approvals != plan.approvals),
             ("[shutdown]", self.grace != plan.shutdown_grace),
         ];
         all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -126,25 +133,22 @@ impl Steward {
     /// Takes `plan` over, or changes nothing.
     pub(super) async fn reload(&mut self, plan: Plan) -> Result<Reloaded, ReloadError> {
         let everybody = *self.links != plan.links || self.egress != plan.egress;
-        let mut reloaded = Reloaded::between(&self.channels, &plan.channels, everybody);
+        let book = self.book_with(&plan.egress);
+        let all = Self::all(&plan.channels, &book);
+        let mut reloaded = Reloaded::between(&self.channels, &all, everybody);
         let post = if self.egress == plan.egress {
             Arc::clone(&self.tools.post)
         } else {
             Arc::new(HttpPost::new(Arc::new(plan.egress.clone()), self.tools.clock)?) as Arc<dyn Post>
         };
-        self.enrol(&reloaded.added).await?;
+        self.enrol(&reloaded.added, false).await?;
 
         reloaded.needs_restart = self.fixed.differences(&plan);
         self.admit(&plan.access);
         self.tools.post = post;
         let Plan { egress, links, channels, .. } = plan;
-        (self.egress, self.links, self.channels) = (egress, Arc::new(links), channels);
-        let dismissed = if self.is_open() { self.rearrange(&reloaded.changed).await } else { Vec::new() };
-        let before = self.show();
-        if self.is_open() {
-            self.count();
-        }
-        self.dismiss(&reloaded.removed, dismissed, &Arc::downgrade(&before));
+        (self.egress, self.links, self.file, self.book) = (egress, Arc::new(links), channels, book);
+        self.install(all, &reloaded).await;
         self.metrics.config_reloaded.set(self.now());
         self.tell_reloaded(&reloaded);
         Ok(reloaded)
@@ -160,8 +164,8 @@ impl Steward {
         }
     }
 
-    /// Makes the queues of added channels. From here on nobody removes them.
-    async fn enrol(&self, added: &BTreeSet<ChannelId>) -> Result<(), ReloadError> {
+    /// Makes the queues of added channels. From here on nobody removes them; on an error too, where they are `surely` added.
+    pub(super) async fn enrol(&self, added: &BTreeSet<ChannelId>, surely: bool) -> Result<(), ReloadError> {
         if added.is_empty() {
             return Ok(());
         }
@@ -184,7 +188,9 @@ impl Steward {
                         drop(broker.remove_lane(id.clone()).await);
                     }
                 }
-                census.send_modify(|census| added.iter().for_each(|id| census.restore(id, &before)));
+                if !surely {
+                    census.send_modify(|census| added.iter().for_each(|id| census.restore(id, &before)));
+                }
                 Err(error.into())
             }
             Ok(Err(_)) | Err(_) => {
@@ -195,7 +201,7 @@ impl Steward {
     }
 
     /// Gives every present channel its lane; returns the lanes of those that are gone.
-    async fn rearrange(&mut self, changed: &BTreeSet<ChannelId>) -> Vec<LaneHandle> {
+    pub(super) async fn rearrange(&mut self, changed: &BTreeSet<ChannelId>) -> Vec<LaneHandle> {
         let mut old: BTreeMap<ChannelId, LaneHandle> =
             std::mem::take(&mut self.lanes).into_iter().map(|lane| (lane.id().clone(), lane)).collect();
         let mut lanes = Vec::with_capacity(self.channels.len());
@@ -204,6 +210,7 @@ impl Steward {
                 Some(lane) => {
                     if changed.contains(&channel.id) {
                         lane.renew(self.lane_plan(channel), self.tools.clone()).await;
+                        self.stop_or_start(&lane).await;
                     }
                     lane
                 }
@@ -215,8 +222,17 @@ impl Steward {
         old.into_values().collect()
     }
 
+    /// A channel that cannot be read any more stops; one that can be read again, and that nobody paused, goes on.
+    async fn stop_or_start(&self, lane: &LaneHandle) {
+        if self.is_locked(lane.id()) {
+            lane.stop_sending().await;
+        } else if lane.state() == LaneState::Stopped && self.standing.pause(lane.id()).is_none() {
+            lane.resume().await;
+        }
+    }
+
     /// Lets removed lanes end; nothing is routed to them any more.
-    fn dismiss(&self, removed: &BTreeSet<ChannelId>, lanes: Vec<LaneHandle>, before: &Weak<Router>) {
+    pub(super) fn dismiss(&self, removed: &BTreeSet<ChannelId>, lanes: Vec<LaneHandle>, before: &Weak<Router>) {
         let census = &self.boards.census;
         let of = |id: &ChannelId| lanes.iter().any(|lane| lane.id() == id);
         census.send_modify(|census| {
@@ -282,8 +298,10 @@ mod tests {
     #[test]
     fn what_only_a_restart_takes_over_is_named() {
         let before = plan("data_dir = \"/one\"\n");
-        let after = plan("data_dir = \"/two\"\n[shutdown]\ngrace = \"1s\"\n[broker]\nurl = \"amqp://localhost\"\n");
-        assert_eq!(Fixed::of(&before).differences(&after), ["data_dir", "[broker]", "[shutdown]"]);
+        let after = plan(
+            "data_dir = \"/two\"\n[shutdown]\ngrace = \"1s\"\n[approvals]\ngrant = \"1s\"\n[broker]\nurl = \"amqp://localhost\"\n",
+        );
+        assert_eq!(Fixed::of(&before).differences(&after), ["data_dir", "[broker]", "[approvals]", "[shutdown]"]);
         assert_eq!(Fixed::of(&before).differences(&before), Vec::<&str>::new());
     }
 }

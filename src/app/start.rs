@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker,
+    BROKER_DIR, DEAD_LETTERS_DIR, KEY_FILE, StartError, Worker, approving, interacting,
     orphans::{Registrar, Undertaker},
     steward::{Boards, Steward, Tasks},
     watching::{watch_depths, watch_health},
@@ -25,10 +25,11 @@ use crate::{
     canary,
     channel_log::{ChannelLog, News},
     config::{BrokerPlan, Plan},
-    dead_letters::{DeadLetterError, Keeper, Store, StoreOptions},
+    dead_letters::{DeadLetter, DeadLetterError, Keeper, Store, StoreOptions},
     http,
     intake::Intake,
     lane::{HttpPost, LaneTools, Post},
+    managed::Desk,
     model::{ChannelId, Clock},
     notices,
     sealing::Key,
@@ -57,14 +58,16 @@ impl Worker {
         let [stop, give_up, closing] = std::array::from_fn(|_| CancellationToken::new());
 
         let carrier = TaskTracker::new();
-        let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&broker), clock));
+        let keeper = Keeper::new(store.clone(), Arc::clone(&broker), clock).telling(given_up(metrics.clone()));
+        let keeper = Arc::new(keeper);
         let (draining, until) = (Arc::clone(&keeper), stop.clone());
         background.spawn(async move { draining.drain(until).await });
         let start_settler = || {
             Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), clock, &carrier, give_up.clone())
         };
-        // The log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
-        let (settler, logger) = (start_settler(), start_settler());
+        // Each log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
+        let (settler, logger, clerk) = (start_settler(), start_settler(), start_settler());
+        let approving = approving::start(&broker, clock, &metrics, plan.approvals, [&stop, &give_up]);
 
         let post = HttpPost::new(Arc::new(plan.egress.clone()), clock)?;
         let tools = LaneTools {
@@ -73,6 +76,7 @@ impl Worker {
             settler: settler.clone(),
             clock,
             scrubber: plan.scrubber(),
+            posted: approving.posted.clone(),
         };
         let boards = Boards::new(lanes);
         let routing = boards.routing.subscribe();
@@ -80,20 +84,32 @@ impl Worker {
             router: routing.clone(),
             settler,
             logger: keep_decisions.then_some(logger),
+            asker: clerk,
             clock,
             metrics: metrics.clone(),
         };
+        let slack = interacting::start(&approving, &tools, boards.answerable.subscribe(), &background, &stop);
         let doors = http::Inside {
             metrics: metrics.clone(),
             store: store.clone(),
             broker: Arc::clone(&broker),
             draining: stop.clone(),
             closing: closing.clone(),
-            key,
+            key: key.clone(),
             tokens: boards.tokens.subscribe(),
             channels: boards.shown.subscribe(),
             standing: boards.standing.subscribe(),
             log: ChannelLog::new(Arc::clone(&broker)),
+            desk: Desk::new(
+                key.clone(),
+                Arc::clone(&broker),
+                clock,
+                tools.scrubber.clone(),
+                boards.present.subscribe(),
+                boards.standing.subscribe(),
+            ),
+            approvals: approving.approvals,
+            slack,
             clock,
         };
 
@@ -113,7 +129,7 @@ impl Worker {
             background: background.clone(),
             stop: stop.clone(),
         };
-        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks);
+        let steward = Steward::new(plan, prefetch, tools, intake, boards, tasks, key);
         intake_and_lanes.spawn(steward.run(asked, news));
 
         let terms = notices::Terms::default();
@@ -127,8 +143,10 @@ impl Worker {
             give_up,
             closing,
             intake_and_lanes,
+            answers: approving.answers,
+            following: approving.following,
             carrier,
-            carriers: 1 + usize::from(keep_decisions),
+            carriers: 2 + usize::from(keep_decisions),
             background,
             broker,
             store,
@@ -183,6 +201,16 @@ fn follow_log(
     spawn(Box::pin(undertaker.run()));
     spawn(Box::pin(log.follow(heard)));
     news
+}
+
+/// Counts what the broker gave up: a delivery among it has ended.
+fn given_up(metrics: Metrics) -> impl Fn(&DeadLetter) {
+    move |letter| {
+        metrics.wrote_letter(letter.reason, letter.channel.as_ref(), false);
+        if let Some(channel) = &letter.channel {
+            metrics.stake_of_removed(channel).died();
+        }
+    }
 }
 
 /// The key that was given, or one of its own for a worker that is alone.

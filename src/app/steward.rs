@@ -1,13 +1,19 @@
 //! The steward: the one task that starts, renews, stops and retires lanes.
 //!
 //! It hears two voices, and does what they say one after the other: new configurations (`reload.rs`) and what operators decide
-//! about channels, as the log of the channels tells it to every worker of the pool.
+//! about channels (`made.rs`), as the log of the channels tells it to every worker of the pool.
 //!
 //! Lanes and intake start when the log has been read, so that a channel that an operator paused sends nothing, not even in the
-//! first moment after a restart. A log that cannot be read [`KNOWN_MAX`] after the broker is there stops nobody: deliveries matter
-//! more than pauses, so the lanes start, loudly, and the pauses are done when the log can be read.
+//! first moment after a restart, and one that an operator made gets every decision that it wants. Where the log cannot be read
+//! [`KNOWN_MAX`] after the broker is there, two things differ:
+//! - Deliveries matter more than pauses: the lanes of the file's channels start, loudly, and tell what waits for them. The pauses are
+//!   done when the log can be read.
+//! - A decision that is acknowledged without a channel that should have had it is lost to that channel, silently. So the intake goes
+//!   on waiting, loudly, for as long as it takes, and decisions wait in their queue. Only a worker without a key takes them in: in
+//!   its pool no channel can have been made over the API, so nothing in the log can want them.
 
 use std::{
+    collections::BTreeSet,
     num::NonZeroU16,
     sync::{
         Arc,
@@ -16,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -28,17 +35,24 @@ use crate::{
     broker::{Health, Queue},
     channel_log::{Change, News, Standing},
     channels::Links,
-    config::{self, AccessPlan, ChannelPlan, Plan},
+    config::{AccessPlan, ChannelPlan, Plan},
     http::{Shown, Tokens},
     intake::{Intake, OwnTerms, Router},
+    interactions::Answerable,
     lane::{self, LaneHandle, LanePlan, LaneTools},
+    managed::{Book, Present},
     model::{ChannelId, Egress},
     route::Routes,
+    sealing::Key,
     telemetry::Metrics,
 };
 
 /// How long lanes wait for the log of the channels, from when the broker is there.
 const KNOWN_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is said that the log still cannot be read, and how often a queue that could not be made is tried again.
+const REMIND_EVERY: Duration = Duration::from_mins(1);
+pub(super) const REMAKE_EVERY: Duration = Duration::from_secs(30);
 
 /// How many records are taken in at once.
 const BATCH: usize = 256;
@@ -56,8 +70,12 @@ pub(super) struct Boards {
     pub(super) routing: watch::Sender<Arc<Router>>,
     /// The channels, for the API.
     pub(super) shown: watch::Sender<Arc<[Shown]>>,
+    /// Those of them whose cards can be answered in place.
+    pub(super) answerable: watch::Sender<Arc<Answerable>>,
     /// What operators decided, as far as the lanes were told.
     pub(super) standing: watch::Sender<Arc<Standing>>,
+    /// What the desk sees, where channels of the log are changed.
+    pub(super) present: watch::Sender<Option<Arc<Present>>>,
     /// Which lanes are ours.
     pub(super) census: Arc<watch::Sender<Census>>,
     /// Who may call the API.
@@ -72,7 +90,9 @@ impl Boards {
         Self {
             routing: watch::Sender::new(Arc::new(Router::new(Routes::new(Vec::new()), Vec::new()))),
             shown: watch::Sender::new(Arc::from([])),
+            answerable: watch::Sender::new(Arc::new(Answerable::new([], Arc::new(Links::none())))),
             standing: watch::Sender::default(),
+            present: watch::Sender::new(None),
             census: Arc::new(watch::Sender::new(Census::of(lanes))),
             tokens: watch::Sender::new(Arc::from([])),
             opened: watch::Sender::new(false),
@@ -87,12 +107,23 @@ pub(super) struct Steward {
     pub(super) tools: LaneTools,
     pub(super) links: Arc<Links>,
     pub(super) egress: Egress,
+    /// The channels of the file.
+    pub(super) file: Vec<ChannelPlan>,
+    /// Those of the log.
+    pub(super) book: Book,
+    /// Those that are run: the file's, then those of the log whose ids the file does not have.
     pub(super) channels: Vec<ChannelPlan>,
+    /// Channels of the log whose queues could not be made yet.
+    pub(super) unmade: BTreeSet<ChannelId>,
+    /// Channels of the log that the file is known to hide.
+    pub(super) hidden: BTreeSet<ChannelId>,
     /// In the order of the channels; none before the intake runs.
     pub(super) lanes: Vec<LaneHandle>,
     /// The intake until it runs.
     intake: Option<Intake>,
-    standing: Standing,
+    /// Whether the lanes run.
+    lanes_run: bool,
+    pub(super) standing: Standing,
     pub(super) boards: Boards,
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
@@ -118,6 +149,7 @@ impl Steward {
         intake: Intake,
         boards: Boards,
         tasks: Tasks,
+        key: Option<Key>,
     ) -> Self {
         let (fixed, metrics) = (Fixed::of(&plan), intake.metrics.clone());
         let Plan { access, egress, links, channels, .. } = plan;
@@ -127,9 +159,14 @@ impl Steward {
             tools,
             links: Arc::new(links),
             egress,
+            file: channels.clone(),
+            book: Book::new(key),
             channels,
+            unmade: BTreeSet::new(),
+            hidden: BTreeSet::new(),
             lanes: Vec::new(),
             intake: Some(intake),
+            lanes_run: false,
             standing: Standing::default(),
             boards,
             metrics,
@@ -147,7 +184,9 @@ impl Steward {
     /// Does what it hears, until the worker stops. The handles of the lanes go with it.
     pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>, mut news: mpsc::Receiver<News>) {
         let stop = self.tasks.stop.clone();
-        if stop.run_until_cancelled(self.serve(&mut asks, &mut news)).await.is_some() {
+        let ended = stop.run_until_cancelled(self.serve(&mut asks, &mut news)).await.is_some();
+        // What it hears ends with the worker, too, and it may notice that first.
+        if ended && !stop.is_cancelled() {
             // A part of the worker has died. The router stays as it is: by an empty one, decisions would be settled untold.
             return;
         }
@@ -157,8 +196,7 @@ impl Steward {
     }
 
     async fn serve(&mut self, asks: &mut mpsc::Receiver<Ask>, news: &mut mpsc::Receiver<News>) {
-        let late = late(self.tools.broker.health());
-        tokio::pin!(late);
+        let mut late: BoxFuture<'static, ()> = Box::pin(late(self.tools.broker.health()));
         let mut heard = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
@@ -173,61 +211,95 @@ impl Steward {
                     // Whoever asked may have gone; what was done is in the log lines.
                     drop(done.send(self.reload(*plan).await));
                 }
-                () = &mut late, if !self.is_open() => {
-                    error!("the log of the channels could not be read in time: the lanes start without knowing which channels are paused");
-                    self.open();
+                () = &mut late, if !self.standing.is_known() => {
+                    self.go_on_without_the_log();
+                    late = Box::pin(tokio::time::sleep(REMIND_EVERY));
                 }
+                () = tokio::time::sleep(REMAKE_EVERY), if !self.unmade.is_empty() => self.make_queues_again().await,
             }
         }
     }
 
+    /// Whether the lanes run.
     pub(super) fn is_open(&self) -> bool {
-        self.intake.is_none()
+        self.lanes_run
+    }
+
+    fn go_on_without_the_log(&mut self) {
+        let hint = "look at the broker's log: the stream may be without a majority of its nodes";
+        if self.book.has_key() {
+            error!(
+                hint,
+                "the log of the channels cannot be read: the lanes run without knowing which channels are paused, and no decision is taken in, because a channel of the log may want it"
+            );
+            self.open_lanes();
+        } else {
+            error!(
+                hint,
+                "the log of the channels cannot be read: the lanes run without knowing which channels are paused"
+            );
+            self.open_lanes();
+            self.open_intake();
+        }
     }
 
     async fn hear(&mut self, news: impl Iterator<Item = News>) {
+        let mut made = BTreeSet::new();
         for one in news {
             let changes = match one {
                 News::Whole(whole) => self.standing.catch_up(whole),
                 News::Entry(entry) => self.standing.apply(entry).into_iter().collect(),
             };
-            if self.is_open() {
-                for change in changes {
-                    self.tell(&change).await;
+            for change in changes {
+                match change {
+                    Change::Paused(id) => self.tell(&id, true).await,
+                    Change::Resumed(id) => self.tell(&id, false).await,
+                    Change::Channel(id) => drop(made.insert(id)),
+                    Change::Forgotten(id) => self.write_again(&id),
                 }
-            } else if self.standing.is_known() {
-                self.open();
             }
+        }
+        self.take_over(made).await;
+        if self.standing.is_known() {
+            self.open_lanes();
+            self.open_intake();
         }
         // After the lanes were told, so that whoever waits for a record finds it done.
         self.boards.standing.send_replace(Arc::new(self.standing.clone()));
     }
 
-    async fn tell(&self, change: &Change) {
-        let (Change::Paused(id) | Change::Resumed(id)) = change;
+    async fn tell(&self, id: &ChannelId, paused: bool) {
+        // A lane that has not started yet starts as the log says.
         let Some(lane) = self.lanes.iter().find(|lane| lane.id() == id) else { return };
-        match change {
-            Change::Paused(_) => lane.stop_sending().await,
-            Change::Resumed(_) => lane.resume().await,
+        if paused {
+            lane.stop_sending().await;
+        } else if !self.is_locked(id) {
+            lane.resume().await;
         }
     }
 
-    /// Starts the lanes, then the intake.
-    fn open(&mut self) {
+    fn open_lanes(&mut self) {
+        if !std::mem::replace(&mut self.lanes_run, true) {
+            self.lanes = self.channels.iter().map(|channel| self.start_lane(channel)).collect();
+            self.show();
+            self.count();
+            self.boards.opened.send_replace(true);
+        }
+    }
+
+    fn open_intake(&mut self) {
         let Some(intake) = self.intake.take() else { return };
-        self.lanes = self.channels.iter().map(|channel| self.start_lane(channel)).collect();
-        self.show();
         let (tasks, broker) = (&self.tasks, &self.tools.broker);
         let arrivals = broker.consume(Queue::Decisions, self.prefetch);
         tasks.intake_and_lanes.spawn(intake.run(arrivals, tasks.stop.clone()));
         self.count();
-        self.boards.opened.send_replace(true);
         let paused = self.channels.iter().filter(|channel| self.standing.pause(&channel.id).is_some()).count();
         info!(lanes = self.lanes.len(), paused, "decisions are taken in");
     }
 
     pub(super) fn start_lane(&self, channel: &ChannelPlan) -> LaneHandle {
-        let start = if self.standing.pause(&channel.id).is_some() { lane::start_stopped } else { lane::start };
+        let stopped = self.standing.pause(&channel.id).is_some() || self.is_locked(&channel.id);
+        let start = if stopped { lane::start_stopped } else { lane::start };
         let metrics = self.metrics.channel(&channel.id);
         let (tracker, stop) = (&self.tasks.intake_and_lanes, self.tasks.stop.clone());
         start(self.lane_plan(channel), self.tools.clone(), metrics, tracker, stop)
@@ -250,13 +322,14 @@ impl Steward {
 
     /// Puts the present channels and lanes where others look; returns the router that went by the old ones.
     pub(super) fn show(&self) -> Arc<Router> {
-        let now = self.tools.clock.now();
-        let shown = self.channels.iter().enumerate().map(|(at, channel)| Shown {
-            id: channel.id.clone(),
-            configured: serde_json::to_value(config::view(channel, &self.links, now)).unwrap_or_default(),
-            lane: self.lanes.get(at).cloned(),
-        });
-        self.boards.shown.send_replace(shown.collect());
+        let shown = self.channels.iter().zip(self.lanes.iter().map(Some).chain(std::iter::repeat(None)));
+        self.boards.shown.send_replace(shown.map(|(channel, lane)| self.shown(channel, lane.cloned())).collect());
+        self.show_present();
+        // At a stop there are no channels any more, but clicks under way are still answered.
+        if !self.tasks.stop.is_cancelled() {
+            let channels = self.channels.iter().map(|channel| (channel.id.clone(), Arc::clone(&channel.channel)));
+            self.boards.answerable.send_replace(Arc::new(Answerable::new(channels, Arc::clone(&self.links))));
+        }
         let filters = self.channels.iter().take(self.lanes.len()).map(|channel| channel.filter.clone()).collect();
         let own = self.channels.iter().take(self.lanes.len());
         let own = own.map(|channel| OwnTerms { notices: channel.notices, canary: channel.canary }).collect();
@@ -270,9 +343,9 @@ impl Steward {
         self.boards.tokens.send_replace(tokens.collect());
     }
 
-    /// Tells how many tasks there are while all is well: the lanes, the intake, the steward.
+    /// Tells how many tasks there are while all is well: the lanes, the steward, and the intake once it runs.
     pub(super) fn count(&self) {
-        self.tasks.whole.store(self.lanes.len() + 2, Ordering::Release);
+        self.tasks.whole.store(self.lanes.len() + 1 + usize::from(self.intake.is_none()), Ordering::Release);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double for 285 million years")]

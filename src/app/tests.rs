@@ -1,5 +1,7 @@
 //! The steward and the undertaker in virtual time, on a broker of which a test says what it answers.
 
+mod made;
+
 use std::{
     collections::VecDeque,
     num::NonZeroU16,
@@ -29,6 +31,7 @@ use crate::{
     intake::Intake,
     lane::{LaneState, LaneTools, Post},
     model::{ChannelId, Clock, DeathReason, Reply, Scrubber, Timestamp, Trouble},
+    sealing::Key,
     settle::{Job, Settler},
     telemetry::Metrics,
 };
@@ -186,6 +189,10 @@ struct House {
 
 impl House {
     fn new(config: &str, connected: bool) -> Self {
+        Self::with_key(config, connected, None)
+    }
+
+    fn with_key(config: &str, connected: bool, key: Option<Key>) -> Self {
         let (broker, (settler, jobs)) = (Told::new(connected), Settler::by_hand());
         let (metrics, clock, plan) = (Metrics::new(), Clock::System, plan(config));
         let tools = LaneTools {
@@ -194,11 +201,19 @@ impl House {
             settler: settler.clone(),
             clock,
             scrubber: Scrubber::default(),
+            posted: mpsc::channel(1).0,
         };
         let boards = Boards::new(plan.channels.iter().map(|channel| channel.id.clone()).collect());
         let (routing, census, opened) =
             (boards.routing.subscribe(), Arc::clone(&boards.census), boards.opened.subscribe());
-        let intake = Intake { router: routing.clone(), settler, logger: None, clock, metrics: metrics.clone() };
+        let intake = Intake {
+            router: routing.clone(),
+            asker: settler.clone(),
+            settler,
+            logger: None,
+            clock,
+            metrics: metrics.clone(),
+        };
         let (stop, intake_and_lanes) = (CancellationToken::new(), TaskTracker::new());
         let tasks = Tasks {
             intake_and_lanes: intake_and_lanes.clone(),
@@ -206,7 +221,7 @@ impl House {
             background: TaskTracker::new(),
             stop: stop.clone(),
         };
-        let steward = Steward::new(plan, NonZeroU16::MIN, tools, intake, boards, tasks);
+        let steward = Steward::new(plan, NonZeroU16::MIN, tools, intake, boards, tasks, key);
         let ((asks, asked), (news, heard)) = (mpsc::channel(4), mpsc::channel(4));
         intake_and_lanes.spawn(steward.run(asked, heard));
         let tasks = intake_and_lanes;
@@ -416,4 +431,26 @@ async fn a_channel_that_comes_back_gets_what_is_left() {
         looks,
         "the queue of a configured channel was about to be removed"
     );
+}
+
+#[tokio::test]
+async fn what_the_broker_gave_up_is_counted_where_it_ends() {
+    // In real time: the store is a thread of its own.
+    let dir = tempfile::tempdir().unwrap();
+    let doors = "[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n";
+    let config = format!("data_dir = \"{}\"\n{doors}", dir.path().display());
+    let worker = super::Worker::start(plan(&config), Clock::System).await.unwrap();
+    let to = Destination::Queue(Queue::Dead);
+    worker.broker().publish(Message { to, id: String::from("1"), body: delivery() }).await.unwrap();
+    let wanted = [
+        "interven_alerts_dead_letters_total{channel=\"other\",reason=\"broker_gave_up\"} 1",
+        "interven_alerts_deliveries_total{channel=\"other\",ending=\"dead\"} 1",
+    ];
+    let counted = async {
+        while !wanted.iter().all(|series| worker.metrics().encode().contains(series)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), counted).await.expect("it is not counted");
+    worker.stop().await;
 }

@@ -1,7 +1,8 @@
 //! What the pool knows of its channels beyond the configuration: the log `...log.channels`, which every worker follows.
 //!
 //! An operator who pauses a channel tells one worker, and it must hold in all of them and after all of them were restarted, so it
-//! is a record in a log on the broker, and the last record of a channel counts. The same log says which lanes there are, because
+//! is a record in a log on the broker, and the last record of a channel counts. Channels that are made over the API are there too,
+//! sealed; a worker holds one record of each, however long the log has become. The same log says which lanes there are, because
 //! AMQP cannot list queues and a lane whose channel was removed must not be forgotten with what waits in it.
 //!
 //! Absent on purpose: what follows from a record. The worker's steward (`app`) tells the lanes.
@@ -20,8 +21,8 @@ use tokio::{
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-pub use record::{Deed, Entry};
-pub use standing::{Change, Pause, Standing};
+pub use record::{Content, Deed, Entry};
+pub use standing::{Change, Made, Pause, Standing};
 
 use crate::broker::{Broker, BrokerError, Destination, End, Health, Log, Message, PublishError, Record, Start};
 

@@ -2,8 +2,8 @@
 //!
 //! A click comes back with the button's value and with Slack's signature, which says that Slack sent it, not that we made the
 //! button: any message of the same Slack app, or of another workspace with the same app, can hold any value. So the value is
-//! sealed with a key derived from the signing secret, and names the approval, the tool and the end of its time. No worker has
-//! to remember which cards it sent.
+//! sealed with a key derived from the signing secret, and names the channel, the approval, the tool and the end of its time. No
+//! worker has to remember which cards it sent. The channel is in it because several may share an app and not its approvers.
 //!
 //! Absent on purpose: whether the time is over, who may click, which answer was clicked. That is for whoever opens it.
 
@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Secret, Timestamp};
+use crate::model::{ChannelId, Secret, Timestamp};
 
 /// The version of the seal; another layout gets another.
 const VERSION: &str = "v1";
@@ -29,6 +29,8 @@ const NAME_BYTES_MAX: usize = 200;
 /// What a button stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ButtonClaim {
+    /// The channel whose card it is on.
+    pub channel: ChannelId,
     /// The approval that it answers.
     pub approval: Name,
     /// The full name of the tool that was asked for.
@@ -38,7 +40,7 @@ pub struct ButtonClaim {
 }
 
 /// A name from a decision: itself, or of one too long (or with control characters) for a button, its digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Name {
     /// The name.
     #[serde(rename = "n")]
@@ -49,7 +51,8 @@ pub enum Name {
 }
 
 impl Name {
-    fn of(name: &str) -> Self {
+    /// The name of `name`: each text has exactly one.
+    pub fn of(name: &str) -> Self {
         if name.len() <= NAME_BYTES_MAX && !name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
             Self::Whole(name.to_owned())
         } else {
@@ -74,6 +77,7 @@ impl Name {
 /// The claim as it travels, in short.
 #[derive(Serialize, Deserialize)]
 struct Wire {
+    c: ChannelId,
     a: Name,
     t: Name,
     e: Option<i64>,
@@ -81,8 +85,15 @@ struct Wire {
 
 /// The value of a button for this approval: printable ASCII, at most [`VALUE_CHARS_MAX`] characters whatever the names are.
 #[expect(clippy::missing_panics_doc, reason = "serialising texts and numbers never fails")]
-pub fn seal(secret: &Secret, approval_id: &str, tool_name: &str, expires_at: Option<Timestamp>) -> String {
-    let wire = Wire { a: Name::of(approval_id), t: Name::of(tool_name), e: expires_at.map(Timestamp::unix_millis) };
+pub fn seal(
+    secret: &Secret,
+    channel: &ChannelId,
+    approval_id: &str,
+    tool_name: &str,
+    expires_at: Option<Timestamp>,
+) -> String {
+    let (a, t, e) = (Name::of(approval_id), Name::of(tool_name), expires_at.map(Timestamp::unix_millis));
+    let wire = Wire { c: channel.clone(), a, t, e };
     let json = serde_json::to_vec(&wire).expect("texts and numbers are always JSON");
     let mut value = format!("{VERSION}.{}", BASE64_URL_SAFE_NO_PAD.encode(json));
     let tag = mac(secret, &value).finalize().into_bytes();
@@ -104,7 +115,8 @@ pub fn open(secrets: &[Secret], value: &str) -> Option<ButtonClaim> {
         return None;
     }
     let wire: Wire = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(json).ok()?).ok()?;
-    Some(ButtonClaim { approval: wire.a, tool: wire.t, expires_at: wire.e.map(Timestamp::from_unix_millis) })
+    let expires_at = wire.e.map(Timestamp::from_unix_millis);
+    Some(ButtonClaim { channel: wire.c, approval: wire.a, tool: wire.t, expires_at })
 }
 
 fn mac(secret: &Secret, sealed: &str) -> Hmac<Sha256> {
@@ -124,12 +136,17 @@ mod tests {
         Secret::new(text)
     }
 
+    fn seal(secret: &Secret, approval_id: &str, tool_name: &str, expires_at: Option<Timestamp>) -> String {
+        super::seal(secret, &"c".repeat(64).parse().unwrap(), approval_id, tool_name, expires_at)
+    }
+
     #[test]
     fn a_claim_comes_back_as_it_was_sealed_under_any_secret_that_is_still_known() {
         let end = Timestamp::from_unix_millis(1_780_315_800_000);
         let value = seal(&secret("old"), "apr_7", "slack.post_message", Some(end));
         let claim = open(&[secret("new"), secret("old")], &value).unwrap();
         assert!(claim.approval.is("apr_7") && claim.tool.is("slack.post_message"));
+        assert_eq!(claim.channel.as_str(), "c".repeat(64));
         assert_eq!((claim.approval.whole(), claim.expires_at), (Some("apr_7"), Some(end)));
         assert_eq!(open(&[secret("new")], &value), None);
         assert_eq!(open(&[], &value), None);

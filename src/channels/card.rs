@@ -10,7 +10,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use super::{
-    Occasion,
+    Links, Occasion,
     text::{Line, Script, is_blank},
 };
 use crate::model::{Approval, Decision, Delivery, Timestamp};
@@ -67,16 +67,20 @@ impl<'a> Card<'a> {
     /// The card of a delivery.
     pub(super) fn new(delivery: &'a Delivery, occasion: &Occasion<'_>) -> Self {
         let decision = &*delivery.decision;
-        let mut notes = Vec::new();
-        notes.extend(lateness(occasion.now, decision.time));
-        let mut ask = None;
+        let mut card = Self::of(decision, occasion.links);
+        card.notes.extend(lateness(occasion.now, decision.time));
         if let Some(approval) = decision.approval_asked() {
             if approval.expires_at.is_some_and(|end| end <= occasion.now) {
-                notes.push(String::from("the approval has expired"));
+                card.notes.push(String::from("the approval has expired"));
             } else {
-                ask = Some(Ask { approval, page: usable(&occasion.links.approval(&approval.id)) });
+                card.ask = Some(Ask { approval, page: usable(&occasion.links.approval(&approval.id)) });
             }
         }
+        card
+    }
+
+    /// What is to be said of a decision whenever that is: nothing can be answered.
+    pub(super) fn of(decision: &'a Decision, links: &Links) -> Self {
         Self {
             headline: format!("[Interven] {}", decision.kind),
             title: title(decision),
@@ -84,9 +88,9 @@ impl<'a> Card<'a> {
             tool: decision.tool_name(),
             reasons: &decision.reasons,
             risk: risk(decision),
-            notes,
-            ask,
-            view: usable(&occasion.links.decision(&decision.id)).map(|url| Link { label: "View in Console", url }),
+            notes: Vec::new(),
+            ask: None,
+            view: usable(&links.decision(&decision.id)).map(|url| Link { label: "View in Console", url }),
         }
     }
 

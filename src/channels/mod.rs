@@ -90,8 +90,14 @@ pub trait Channel: Send + Sync + fmt::Debug {
         None
     }
 
-    /// What clicks are held against, for kinds whose cards can be answered in place.
-    fn interactivity(&self) -> Option<&slack::Interactivity> {
+    /// Itself, for the one kind whose cards can be answered in place.
+    fn answerable(&self) -> Option<&slack::Slack> {
+        None
+    }
+
+    /// Which message the endpoint has made of a card, where `reply` says so and the message can be changed later.
+    fn posted(&self, reply: &Reply) -> Option<PostedCard> {
+        let _ = reply;
         None
     }
 
@@ -99,6 +105,15 @@ pub trait Channel: Send + Sync + fmt::Debug {
     fn batcher(&self) -> Option<&dyn Batcher> {
         None
     }
+}
+
+/// A message that an endpoint has made of a card, by the names that the endpoint gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostedCard {
+    /// Slack's id of the conversation that it is in.
+    pub conversation: String,
+    /// Slack's `ts` of it.
+    pub ts: String,
 }
 
 /// How several deliveries share one request.
@@ -145,6 +160,11 @@ pub struct Links {
 }
 
 impl Links {
+    /// Where there are no cards to link from.
+    pub fn none() -> Self {
+        Self { public: String::new(), console: String::new() }
+    }
+
     /// The page that shows a decision.
     pub fn decision(&self, decision_id: &str) -> String {
         format!("{}/decisions/{}", self.console, path_segment(decision_id))

@@ -6,10 +6,15 @@
 //! Replies: a webhook says `ok` in plain text, or names its error there; the Web API answers 200 to everything and puts
 //! `"ok": false` into JSON. Both tables are in [`meaning`].
 //!
-//! Absent on purpose: what a click does. [`Interactivity`] only carries what the operator configured for it.
+//! A card that has ended is told by `ended.rs`, and what only the one who clicked reads by `whisper.rs`.
+//!
+//! Absent on purpose: what a click does. [`Interactivity`] only says what it is held against.
 
 mod digest;
+mod ended;
+mod interactivity;
 mod message;
+mod whisper;
 
 use std::{borrow::Cow, time::Duration};
 
@@ -18,15 +23,20 @@ use serde::Deserialize;
 use url::Url;
 
 use self::message::{Block, Element, Message};
+pub use self::{
+    ended::{Ended, Given, How},
+    interactivity::{Approver, ApproverError, Interactivity, is_id},
+    whisper::Whisper,
+};
 use super::{
-    Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate, button,
+    Built, Channel, Endpoint, Kind, Occasion, Parcel, PostedCard, Rate, button,
     card::{Ask, Card, Link, Markup, Rooms, push_links},
     digest_card::DigestCard,
     judging::{Meaning, by_status_alone, explain},
     text::Script,
 };
 use crate::{
-    model::{Delivery, Digest, Reply, Secret, Verdict},
+    model::{ChannelId, Delivery, Digest, Reply, Secret, Verdict},
     settings::Settings,
 };
 
@@ -82,28 +92,12 @@ pub enum Door {
     },
 }
 
-/// What clicks on the buttons of this channel are held against.
-#[derive(Clone, Debug)]
-pub struct Interactivity {
-    /// The app's signing secrets; the first seals new buttons, all open old ones. None: no live buttons.
-    pub signing_secrets: Vec<Secret>,
-    /// The Slack user ids that may answer; `None`: everyone in the channel.
-    pub approvers: Option<Vec<String>>,
-    /// The hosts that answers to clicks may be posted to.
-    pub response_hosts: Vec<String>,
-}
-
-impl Default for Interactivity {
-    fn default() -> Self {
-        let response_hosts = vec![String::from("hooks.slack.com")];
-        Self { signing_secrets: Vec::new(), approvers: None, response_hosts }
-    }
-}
-
 /// One Slack channel.
 #[derive(Debug)]
 pub struct Slack {
     endpoint: Endpoint,
+    /// Where messages are changed, with a bot token.
+    update: Option<Endpoint>,
     headers: HeaderMap,
     /// With a bot token: the channel and the token.
     bot: Option<(String, Secret)>,
@@ -124,35 +118,27 @@ pub enum SlackError {
 impl Slack {
     /// A channel behind `door`.
     pub fn new(door: Door, interactivity: Interactivity) -> Result<Self, SlackError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        let (url, bot) = match door {
-            Door::Webhook(url) => (url, None),
+        let mut headers = json_headers();
+        let (url, update, bot) = match door {
+            Door::Webhook(url) => (url, None, None),
             Door::Bot { api, token, channel } => {
                 let mut bearer =
                     HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| SlackError::Token)?;
                 bearer.set_sensitive(true);
                 headers.insert(header::AUTHORIZATION, bearer);
-                let url = format!("{}/chat.postMessage", api.as_str().trim_end_matches('/'));
-                (Url::parse(&url).map_err(|_| SlackError::Api)?, Some((channel, token)))
+                let method = |name: &str| {
+                    let url = format!("{}/{name}", api.as_str().trim_end_matches('/'));
+                    Url::parse(&url).map_err(|_| SlackError::Api)
+                };
+                (method("chat.postMessage")?, Some(method("chat.update")?), Some((channel, token)))
             }
         };
-        Ok(Self { endpoint: Endpoint::new(url), headers, bot, interactivity })
+        Ok(Self { endpoint: Endpoint::new(url), update: update.map(Endpoint::new), headers, bot, interactivity })
     }
 
-    /// The signing secrets of the app, the one that seals new buttons first.
-    pub fn signing_secrets(&self) -> &[Secret] {
-        &self.interactivity.signing_secrets
-    }
-
-    /// The Slack user ids that may answer; `None`: everyone in the channel.
-    pub fn approvers(&self) -> Option<&[String]> {
-        self.interactivity.approvers.as_deref()
-    }
-
-    /// The hosts that answers to clicks may be posted to.
-    pub fn response_hosts(&self) -> &[String] {
-        &self.interactivity.response_hosts
+    /// What clicks on its cards are held against.
+    pub fn interactivity(&self) -> &Interactivity {
+        &self.interactivity
     }
 
     fn parcel(&self, message: &Message<'_>) -> Parcel {
@@ -160,11 +146,11 @@ impl Slack {
         Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
     }
 
-    fn buttons(&self, card: &Card<'_>) -> Vec<Element> {
+    fn buttons(&self, card: &Card<'_>, channel: &ChannelId) -> Vec<Element> {
         let mut elements = Vec::with_capacity(3);
-        match (&card.ask, self.signing_secrets().first()) {
+        match (&card.ask, self.interactivity.signing_secrets.first()) {
             (Some(Ask { approval, .. }), Some(secret)) => {
-                let value = button::seal(secret, &approval.id, card.tool, approval.expires_at);
+                let value = button::seal(secret, channel, &approval.id, card.tool, approval.expires_at);
                 elements.push(Element::live("approve", "Approve", "primary", value.clone()));
                 elements.push(Element::live("deny", "Deny", "danger", value));
             }
@@ -187,7 +173,7 @@ impl Channel for Slack {
             let mut text = String::with_capacity(512);
             MARKUP.rows(&mut text, &card, Rooms::CARD);
             message.blocks = vec![Block::header(&card.headline), Block::section(text)];
-            message.blocks.extend(Block::actions(self.buttons(&card)));
+            message.blocks.extend(Block::actions(self.buttons(&card, &delivery.channel)));
         }
         self.parcel(&message)
     }
@@ -228,13 +214,32 @@ impl Channel for Slack {
     fn secrets(&self) -> Vec<Secret> {
         let mut secrets = vec![self.endpoint.secret()];
         secrets.extend(self.bot.iter().map(|(_, token)| token.clone()));
-        secrets.extend(self.signing_secrets().iter().cloned());
+        secrets.extend(self.interactivity.signing_secrets.iter().cloned());
         secrets
     }
 
-    fn interactivity(&self) -> Option<&Interactivity> {
-        Some(&self.interactivity)
+    fn posted(&self, reply: &Reply) -> Option<PostedCard> {
+        #[derive(Deserialize)]
+        struct Posted {
+            ok: bool,
+            channel: String,
+            ts: String,
+        }
+        // What only looks like an id must not come back as somebody's words.
+        let is_ts = |ts: &str| (3..=32).contains(&ts.len()) && ts.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        self.update.as_ref()?;
+        let Posted { ok, channel, ts } = serde_json::from_slice(&reply.body).ok()?;
+        (ok && is_id(&channel) && is_ts(&ts)).then_some(PostedCard { conversation: channel, ts })
     }
+
+    fn answerable(&self) -> Option<&Self> {
+        Some(self)
+    }
+}
+
+/// The headers of every request that brings its own right to be posted.
+fn json_headers() -> HeaderMap {
+    HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"))])
 }
 
 /// The line that a phone shows while the card is closed, and that screen readers read.
@@ -349,7 +354,17 @@ fn build(settings: &mut Settings<'_>) -> Option<Built> {
     let token = settings.secret("bot_token");
     let name = settings.text("channel");
     let api = settings.url("api_url");
-    let approvers = settings.texts("approvers");
+    let approvers = settings.texts("approvers").map(|list| {
+        let read = |one: &String| match one.parse::<Approver>() {
+            Ok(approver) => Some(approver),
+            Err(error) => {
+                let hint = "give member ids, as in [\"U024BE7LH\"], with the workspace for one of another: \"T012AB3C4/U024BE7LH\"";
+                settings.fault("approvers", error.to_string(), hint);
+                None
+            }
+        };
+        list.iter().filter_map(read).collect()
+    });
     let mut interactivity =
         Interactivity { signing_secrets: settings.secrets("signing_secret"), approvers, ..Interactivity::default() };
     if let Some(hosts) = settings.texts("response_hosts") {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    Failure, Global, Shell, channels_test, config_file, runtime,
+    Failure, Global, Shell, channels_running, channels_test, config_file, runtime,
     server::{self, Servers},
     table,
 };
@@ -35,7 +35,9 @@ Examples:
   interven-alerts channels list --json | jq -r '.[] | select(.kind == \"slack\") | .id'
   interven-alerts channels list --server http://alerts:8080
 
-Without `--server` it shows the channels of the configuration file; with it, what each worker has and what each lane does.")]
+Without `--server` it shows the channels of the configuration file; with it, those of the running workers and what their lanes do,
+one line a channel: the state that tells most (the worker that owns a lane knows it best), how many workers see which, and what
+waits in the whole pool. `--json` has each worker's own view under `servers`.")]
     List(ListArgs),
     /// Pause channels: nothing is sent to them until they are resumed, and everything waits on the broker
     #[command(after_long_help = "\
@@ -80,7 +82,7 @@ struct DecideArgs {
 pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match &args.command {
         Command::List(list) if list.server.given().next().is_some() => {
-            runtime(false)?.block_on(list_running(list, shell))
+            runtime(false)?.block_on(channels_running::list(&list.server, list.json, shell))
         }
         Command::Pause(decide) => runtime(false)?.block_on(tell(decide, "pause", shell)),
         Command::Resume(decide) => runtime(false)?.block_on(tell(decide, "resume", shell)),
@@ -92,6 +94,9 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
             }
             Ok(write!(shell.out, "{}", overview(&views))?)
         }
+        Command::Test(test) if test.server.given().next().is_some() => {
+            runtime(false)?.block_on(channels_running::test(test, shell))
+        }
         Command::Test(test) => {
             let plan = config_file::load(global, shell)?;
             let channel = config_file::channel(&plan, &test.channel)?;
@@ -102,72 +107,6 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
             channels_test::print(test, &report, shell)
         }
     }
-}
-
-/// Shows what every worker has and does. What some answered is printed even if others are silent.
-async fn list_running(args: &ListArgs, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let servers = Servers::find(&args.server, shell).await?;
-    let (mut found, mut failed) = (Vec::new(), None);
-    for server in servers.iter() {
-        match server.ask(Method::GET, "/api/channels", None).await {
-            Ok(Value::Array(channels)) => found.extend(channels.into_iter().map(|mut channel| {
-                if let Some(fields) = channel.as_object_mut() {
-                    fields.insert(String::from("server"), server.name.clone().into());
-                }
-                channel
-            })),
-            Ok(_) => failed = Some(Failure::new(format!("{} answered something else than channels", server.name))),
-            Err(trouble) => {
-                let failure = trouble.failure(&server.name);
-                if let Some(earlier) = failed.replace(failure) {
-                    shell.say("error", &earlier.problem);
-                }
-            }
-        }
-    }
-    if args.json {
-        shell.print_json(&found)?;
-    } else if !found.is_empty() {
-        write!(shell.out, "{}", running(&found, servers.several()))?;
-    }
-    failed.map_or(Ok(()), Err)
-}
-
-/// What lanes do, as a table for people.
-fn running(channels: &[Value], several: bool) -> String {
-    let text = |value: &Value| match value {
-        Value::Null => String::new(),
-        Value::String(text) => printable(text),
-        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-            printable(&other.to_string())
-        }
-    };
-    let number = |value: &Value| value.as_i64().unwrap_or(0).to_string();
-    let row = |channel: &Value| {
-        let paused_by = &channel["paused_by"]["name"];
-        let by = if paused_by.is_null() { String::new() } else { format!("paused by {}", text(paused_by)) };
-        let why =
-            [by, text(&channel["why"])].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
-        let mut cells = vec![
-            text(&channel["id"]),
-            text(&channel["kind"]),
-            text(&channel["state"]),
-            number(&channel["waiting"]["memory"]),
-            number(&channel["waiting"]["lane_queue"]),
-            text(&channel["until"]),
-            why,
-        ];
-        if several {
-            cells.insert(0, text(&channel["server"]));
-        }
-        cells
-    };
-    let mut head = ["CHANNEL", "KIND", "STATE", "IN MEMORY", "IN QUEUE", "UNTIL", "WHY"].map(str::to_owned).to_vec();
-    if several {
-        head.insert(0, String::from("SERVER"));
-    }
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(channels.iter().map(row)).collect();
-    table::aligned(&rows)
 }
 
 /// Pauses or resumes each channel by telling one worker.

@@ -1,17 +1,13 @@
-//! `channels test`: post one clearly marked sample to a channel's endpoint, and tell what it answered.
-//!
-//! It goes straight to the endpoint, past queue, pace and state: the question is whether this configuration can deliver, and
-//! the answer must not wait behind what waits. It is one try; what a lane would do next is told, not done.
+//! `channels test`: post one clearly marked sample to a channel's endpoint, and tell what it answered. How, is in `managed`.
 
-use serde::Serialize;
+use std::time::Duration;
 
-use super::{Failure, Shell, event};
+use super::{Failure, Shell, event, server};
 use crate::{
-    channels::{Occasion, judging::explain},
     config::{ChannelPlan, Plan},
     lane::post::Post,
-    model::{Clock, Verdict, verdict::Outcome},
-    settings::printable,
+    managed::{Report, try_channel},
+    model::Clock,
 };
 
 /// Flags.
@@ -20,75 +16,26 @@ use crate::{
 Examples:
   interven-alerts channels test soc-slack
   interven-alerts channels test splunk --json
+  interven-alerts channels test soc-slack --server http://alerts:8080
 
-A sample decision titled TEST is posted once, straight to the endpoint. Exit code 0 when the endpoint has it, 1 otherwise.")]
+A sample decision titled TEST is posted once, straight to the endpoint. Exit code 0 when the endpoint has it, 1 otherwise. With
+`--server` a running worker posts it, from where it runs, with the channel as it has it.")]
 pub struct Args {
     /// The id of the channel
     #[arg(value_name = "ID")]
     pub channel: String,
     /// Print JSON
     #[arg(long)]
-    json: bool,
-}
-
-/// What came of a test.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// The channel.
-    pub channel: String,
-    /// Whether the endpoint has the sample.
-    pub delivered: bool,
-    /// The outcome of the try, as metrics name it.
-    pub outcome: &'static str,
-    /// The endpoint, masked.
-    pub endpoint: String,
-    /// The HTTP status, where a reply came.
-    pub status: Option<u16>,
-    /// What the endpoint said, or why nothing came, in one line without secrets.
-    pub reply: String,
-    /// What a lane would make of it.
-    pub meaning: &'static str,
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) server: server::Args,
 }
 
 /// Posts one sample to `channel` and judges the reply.
 pub async fn test_channel(plan: &Plan, channel: &ChannelPlan, post: &dyn Post, clock: &Clock) -> Report {
     let now = clock.now();
-    let occasion = Occasion { now, links: &plan.links, detour: None };
-    let parcel = channel.channel.render(&event::sample(channel, now), &occasion);
-    let endpoint = parcel.endpoint.secret().masked_url();
-    let (status, said, verdict) = match post.post(parcel, channel.timeout).await {
-        Ok(reply) => (Some(reply.status.as_u16()), explain(&reply), channel.channel.judge(&reply)),
-        Err(trouble) => (None, trouble.as_str().to_owned(), trouble.into()),
-    };
-    let outcome = verdict.outcome();
-    Report {
-        channel: channel.id.to_string(),
-        delivered: matches!(outcome, Outcome::Delivered | Outcome::Accepted),
-        outcome: outcome.as_str(),
-        endpoint,
-        status,
-        // An endpoint may echo a token back at us, and may send what a terminal would obey.
-        reply: printable(&plan.scrubber().scrub(&said)),
-        meaning: meaning(&verdict),
-    }
-}
-
-/// What a lane would do, in words for people.
-fn meaning(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Delivered { confirmed: true, .. } => "delivered: look for the message titled TEST",
-        Verdict::Delivered { confirmed: false, .. } => {
-            "accepted: the platform queued it and promises no more, so look whether the message arrived"
-        }
-        Verdict::TryLater { throttled: true, .. } => "too many: the lane would pause and try again by itself",
-        Verdict::TryLater { throttled: false, .. } => {
-            "a failure that time may mend: the lane would try again by itself"
-        }
-        Verdict::Refused { .. } | Verdict::RefusedOne { .. } => "refused: the endpoint does not take this message",
-        Verdict::TooLarge { .. } => "too large for the endpoint",
-        Verdict::Broken { .. } => "broken: the lane would be held until someone mends the channel or its endpoint",
-        Verdict::Moved { .. } => "moved: the lane would follow to the new address; update the configuration",
-    }
+    let sample = event::sample(channel, now);
+    try_channel(channel, &sample, &plan.links, post, &plan.scrubber(), (now, Duration::MAX)).await
 }
 
 /// Prints the report; a sample that was not delivered is a failure.

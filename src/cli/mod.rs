@@ -11,6 +11,7 @@
 //! Start with [`run`], then `explain.rs`, a short complete command.
 
 pub mod channels;
+pub mod channels_running;
 pub mod channels_test;
 pub mod check;
 pub mod completions;

@@ -9,12 +9,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
 use http::{Method, StatusCode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Exit, Failure, Shell, url_argument};
 use crate::{model::Secret, settings::printable};
+
+/// The variable that names workers.
+const SERVER: &str = "INTERVEN_ALERTS_SERVER";
 
 /// The variable that holds the token. A flag would show it to everybody on the machine.
 const TOKEN: &str = "INTERVEN_ALERTS_TOKEN";
@@ -24,19 +29,32 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_mins(1);
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
 
-/// The largest answer, in bytes: ten thousand channels.
-const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The largest answer, in bytes: a page of dead letters has up to 20 MiB and one more letter, and in JSON up to six times that, if
+/// somebody sends nothing but control characters.
+const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Workers that are asked at once.
+pub const AT_ONCE_MAX: usize = 16;
+
+/// How long an order may take in all, and how long its worker may say nothing meanwhile: it tells its progress every second.
+const ORDER_MAX: Duration = Duration::from_hours(7 * 24);
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+
+/// The longest line of progress.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most workers behind one name.
 const ADDRESSES_MAX: usize = 256;
 
 /// Flags of every command that asks workers.
 #[derive(Clone, Debug, clap::Args)]
+// Every command's flags have this name, and a group of it would be there twice.
+#[group(skip)]
 pub struct Args {
     /// The API of a running worker: http://HOST:PORT, repeatable; a name with several addresses means all of them
     ///
     /// The token is taken from the variable INTERVEN_ALERTS_TOKEN.
-    #[arg(long = "server", value_name = "URL", env = "INTERVEN_ALERTS_SERVER", value_delimiter = ',')]
+    #[arg(long = "server", global = true, value_name = "URL", env = SERVER, value_delimiter = ',')]
     servers: Vec<String>,
 }
 
@@ -44,6 +62,13 @@ impl Args {
     /// The URLs that were given. A variable that is set to nothing gives none.
     pub fn given(&self) -> impl Iterator<Item = &str> {
         self.servers.iter().map(|url| url.trim()).filter(|url| !url.is_empty())
+    }
+
+    /// Whether they were given on the command line, and not by the variable.
+    pub fn by_flag(&self, shell: &Shell<'_>) -> bool {
+        let variable = (shell.env)(SERVER).unwrap_or_default();
+        let by_variable = variable.split(',').map(str::trim).filter(|url| !url.is_empty());
+        self.given().next().is_some() && !self.given().eq(by_variable)
     }
 }
 
@@ -130,6 +155,21 @@ impl Servers {
         self.workers.len() > 1
     }
 
+    /// Asks all workers, many at once; their answers, in the order of the workers.
+    pub async fn ask_all(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Vec<(&Server, Result<Value, Trouble>)> {
+        let ask = async |server: &'_ Server| server.ask(method.clone(), path, body).await;
+        let asking = self.workers.iter().map(|server| {
+            let answer = ask(server);
+            async move { (server, answer.await) }
+        });
+        stream::iter(asking).buffered(AT_ONCE_MAX).collect().await
+    }
+
     /// Asks one worker after the other until one does it. One that says that it does not know what is asked for, or cannot do it
     /// now, is passed over, too: another one may.
     pub async fn ask_any(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
@@ -174,38 +214,109 @@ impl Server {
         Ok(Self { name, base, client, authorization })
     }
 
-    /// Asks for `path`, which begins with a slash.
+    /// Asks for `path`, which begins with a slash and may have a query.
     pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Trouble> {
-        let mut url = self.base.clone();
-        // A worker may live below a path of a reverse proxy.
-        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        let mut request = self.client.request(method, url).header(AUTHORIZATION, self.authorization.clone());
-        if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
-        }
-        let silent = |error: reqwest::Error| Trouble::Silent(in_short(&error));
-        let mut response = request.send().await.map_err(silent)?;
+        let mut response = self.request(method, path, body).send().await.map_err(|error| silent(&error))?;
         let status = response.status();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(silent)? {
-            if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+        let bytes = whole(&mut response).await?;
+        if status.is_success() { read(&bytes) } else { Err(refused(status, &bytes)) }
+    }
+
+    /// The same for an answer of a known shape.
+    pub async fn ask_for<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
+        understand(self.ask(Method::GET, path, None).await?)
+    }
+
+    /// Gives an order that may take long, and hears of its progress: `hear` is told each line of the answer, and the last one is
+    /// returned.
+    pub async fn order(&self, path: &str, body: &Value, mut hear: impl FnMut(&Value)) -> Result<Value, Trouble> {
+        let request = self.request(Method::POST, path, Some(body)).header(ACCEPT, "application/x-ndjson");
+        let mut response = request.timeout(ORDER_MAX).send().await.map_err(|error| silent(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let bytes = tokio::time::timeout(ANSWER_MAX, whole(&mut response)).await;
+            return Err(refused(status, &bytes.unwrap_or(Ok(Vec::new()))?));
+        }
+        let (mut line, mut last) = (Vec::new(), None);
+        loop {
+            let chunk = tokio::time::timeout(SILENCE_MAX, response.chunk()).await;
+            let chunk = chunk.map_err(|_| Trouble::Silent(String::from("it has gone silent in the middle of it")))?;
+            let Some(chunk) = chunk.map_err(|error| silent(&error))? else { break };
+            for byte in chunk {
+                if byte != b'\n' {
+                    line.push(byte);
+                } else if !line.trim_ascii().is_empty() {
+                    let value = read(&line)?;
+                    hear(&value);
+                    last = Some(value);
+                    line.clear();
+                }
+            }
+            if line.len() > LINE_BYTES_MAX {
                 return Err(Trouble::Silent(String::from("its answer is too large to be one of a worker")));
             }
-            bytes.extend_from_slice(&chunk);
         }
-        let answer: Result<Value, _> = serde_json::from_slice(&bytes);
-        if status.is_success() {
-            return answer
-                .map_err(|_| Trouble::Silent(String::from("its answer is not JSON: is this a worker's API?")));
-        }
-        let error = answer.unwrap_or_default();
-        let text = |key: &str| error["error"][key].as_str().map(|text| printable(text).chars().take(500).collect());
-        Err(Trouble::Refused {
-            status,
-            message: text("message").unwrap_or_else(|| format!("it answered {status}")),
-            hint: text("hint").unwrap_or_else(|| String::from("check that this is the address of a worker's API")),
-        })
+        last.ok_or_else(|| Trouble::Silent(String::from("it answered nothing")))
     }
+
+    fn request(&self, method: Method, path: &str, body: Option<&Value>) -> reqwest::RequestBuilder {
+        let mut url = self.base.clone();
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        // A worker may live below a path of a reverse proxy.
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url.set_query(query.filter(|query| !query.is_empty()));
+        let request = self.client.request(method, url).header(AUTHORIZATION, self.authorization.clone());
+        match body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
+            None => request,
+        }
+    }
+}
+
+fn silent(error: &reqwest::Error) -> Trouble {
+    Trouble::Silent(in_short(error))
+}
+
+async fn whole(response: &mut reqwest::Response) -> Result<Vec<u8>, Trouble> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| silent(&error))? {
+        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(Trouble::Silent(String::from("its answer is too large to be one of a worker")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn read(bytes: &[u8]) -> Result<Value, Trouble> {
+    serde_json::from_slice(bytes)
+        .map_err(|_| Trouble::Silent(String::from("its answer is not JSON: is this a worker's API?")))
+}
+
+/// An answer of a known shape.
+pub fn understand<T: DeserializeOwned>(answer: Value) -> Result<T, Trouble> {
+    serde_json::from_value(answer)
+        .map_err(|_| Trouble::Silent(String::from("its answer is not understood: is it a worker of another version?")))
+}
+
+/// What a worker that says no says, be it by its status or at the end of an order.
+pub fn refused(status: StatusCode, bytes: &[u8]) -> Trouble {
+    let error: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let text = |key: &str| error["error"][key].as_str().map(|text| printable(text).chars().take(500).collect());
+    Trouble::Refused {
+        status,
+        message: text("message").unwrap_or_else(|| format!("it answered {status}")),
+        hint: text("hint").unwrap_or_else(|| String::from("check that this is the address of a worker's API")),
+    }
+}
+
+/// Says what went wrong with some workers. All but the last are told here; the last is the failure to end with.
+pub fn end(mut failures: Vec<Failure>, shell: &mut Shell<'_>) -> Result<(), Failure> {
+    let last = failures.pop();
+    for failure in failures {
+        shell.say("error", &failure.problem);
+    }
+    last.map_or(Ok(()), Err)
 }
 
 /// The header with the token, marked so that it does not print.

@@ -104,7 +104,7 @@ fn read_kind(s: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option<&'static K
     Some(kinds[s.choice("kind", &names)?])
 }
 
-fn read_filter(s: &mut Settings<'_>) -> Option<Filter> {
+pub(super) fn read_filter(s: &mut Settings<'_>) -> Option<Filter> {
     let events = s.choices("events", &DecisionKind::ALL.map(DecisionKind::as_str));
     let events: Option<KindSet> = match events {
         Some(indexes) => Some(indexes.into_iter().map(|at| DecisionKind::ALL[at]).collect()),

@@ -8,6 +8,8 @@
 //! - `[broker] url = "embedded"` names the embedded broker, so that its `keep_decisions` and `prefetch` can be set. A `[broker]`
 //!   without any URL is a fault: a worker whose URL got lost must not quietly start on an empty store of its own.
 //! - `[channel.digest] enabled = false` turns digests off.
+//! - A channel that is made over the API is read by the same code ([`parse_channel`]), but may name neither variables nor files:
+//!   who may change channels is less than who may read the machine's environment and disk.
 //! - `[egress] deny` adds to the networks of cloud metadata, which are always denied.
 //!
 //! Absent on purpose: the environment (a function handed in by `main`), and starting anything.
@@ -25,8 +27,8 @@ use std::{collections::BTreeMap, io::Read as _, path::Path};
 
 use crate::{
     channels::Kind,
-    model::ChannelId,
-    settings::{self, Fault, Outside, Settings},
+    model::{ChannelId, Egress, Filter},
+    settings::{self, Fault, Outside, Reading, Settings},
 };
 pub use glimpse::Glimpse;
 pub use plan::{AccessPlan, AccessToken, BrokerPlan, ChannelPlan, DigestPlan, HttpPlan, Plan};
@@ -122,6 +124,29 @@ pub fn parse(text: &str, outside: &Outside<'_>, kinds: &[&'static Kind]) -> Resu
     }
 }
 
+/// The channel `id` in `text`, which holds the keys of its `[[channel]]` and nothing else, and is not the operator's file: it may
+/// name no variable and no file. Its URLs are guarded by `egress`.
+pub fn parse_channel(
+    text: &str,
+    id: &ChannelId,
+    egress: &Egress,
+    kinds: &[&'static Kind],
+) -> Reading<Option<ChannelPlan>> {
+    settings::read(text, &Outside::closed(), |settings| {
+        settings.guard(egress.clone());
+        if settings.text("id").is_some_and(|written| written != id.as_str()) {
+            let problem = format!("is not `{id}`, by which the channel is called");
+            settings.fault("id", problem, "leave it out: a channel keeps its id");
+        }
+        channel::read_channel(settings, Some(id.clone()), kinds)
+    })
+}
+
+/// The filter in `text`, which holds those keys of a `[[channel]]` and nothing else.
+pub fn parse_filter(text: &str) -> Reading<Option<Filter>> {
+    settings::read(text, &Outside::closed(), channel::read_filter)
+}
+
 fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option<Plan> {
     // First, because it guards every URL that is read after it.
     let egress = sections::egress(document);
@@ -131,6 +156,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
     let key = sections::key(document);
     let access = sections::access(document);
     let (http, links) = sections::http(document, &access);
+    let approvals = sections::approvals(document);
     let shutdown_grace = sections::shutdown_grace(document);
     let channels = read_channels(document, kinds);
     Some(Plan {
@@ -139,6 +165,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
         http,
         key,
         access,
+        approvals,
         shutdown_grace,
         egress,
         links,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    approvals::Terms,
     channels::{Channel, Kind, Links, Rate},
     model::{ChannelId, Egress, Filter, RetryPlan, Role, Scrubber, Secret},
     sealing::Key,
@@ -29,6 +30,8 @@ pub struct Plan {
     pub key: Option<Key>,
     /// Who may call it.
     pub access: AccessPlan,
+    /// For how long an approval is a grant.
+    pub approvals: Terms,
     /// How long a stop may take to finish what is under way.
     pub shutdown_grace: Duration,
     /// Which addresses a channel may be pointed at.

@@ -1,4 +1,4 @@
-//! Every section but the channels: `[broker]`, `[http]`, `[access]`, `[shutdown]`, `[egress]`.
+//! Every section but the channels: `[broker]`, `[http]`, `[access]`, `[approvals]`, `[shutdown]`, `[egress]`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -10,8 +10,9 @@ use ipnet::IpNet;
 
 use super::plan::{AccessPlan, AccessToken, BrokerPlan, HttpPlan};
 use crate::{
+    approvals::Terms,
     channels::Links,
-    model::{Egress, Role, Secret},
+    model::{Egress, Role, Secret, unhex},
     sealing::Key,
     settings::Settings,
 };
@@ -221,7 +222,7 @@ fn read_token(s: &mut Settings<'_>) -> Option<AccessToken> {
     }
     let sha256 = s.require_text("sha256", hint);
     let sha256 = sha256.and_then(|hex| {
-        let bytes = read_sha256(&hex);
+        let bytes = unhex(&hex);
         if bytes.is_none() {
             s.fault(
                 "sha256",
@@ -250,17 +251,10 @@ pub fn is_token_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b))
 }
 
-fn read_sha256(hex: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let digits: Vec<u8> =
-        hex.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
-    if digits.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit);
-    }
-    Some(bytes)
+/// For how long an approval is a grant.
+pub(super) fn approvals(document: &mut Settings<'_>) -> Terms {
+    let read = |s: &mut Settings<'_>| s.duration("grant", Duration::from_secs(1)..=Duration::from_hours(24));
+    document.table("approvals", read).flatten().map_or_else(Terms::default, |grant| Terms { grant })
 }
 
 pub(super) fn shutdown_grace(document: &mut Settings<'_>) -> Duration {

@@ -36,6 +36,7 @@ fn an_empty_file_has_the_defaults_of_the_contract() {
     assert_eq!(plan.links.public, "http://127.0.0.1:8080");
     assert_eq!(plan.links.console, plan.links.public);
     assert_eq!(plan.access.tokens, []);
+    assert_eq!(plan.approvals.grant, Duration::from_mins(10));
     assert_eq!(plan.shutdown_grace, Duration::from_secs(25));
     assert_eq!(plan.egress, Egress::default());
     assert!(plan.channels.is_empty());
@@ -84,6 +85,8 @@ fn every_key_of_the_contract_is_read() {
         name = "soc-lead"
         role = "admin"
         sha256 = "E3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        [approvals]
+        grant = "5m"
         [shutdown]
         grace = "1m"
         [egress]
@@ -124,6 +127,7 @@ fn every_key_of_the_contract_is_read() {
         (token.name.as_str(), token.role, token.sha256[0], token.sha256[31]),
         ("soc-lead", Role::Admin, 0xe3, 0x55)
     );
+    assert_eq!(plan.approvals.grant, Duration::from_mins(5));
     assert_eq!(plan.shutdown_grace, Duration::from_mins(1));
     assert!(!plan.egress.permits("10.9.9.9".parse().unwrap()) && !plan.egress.permits("192.168.0.1".parse().unwrap()));
     let [soc, quiet] = plan.channels.as_slice() else { panic!() };
@@ -188,6 +192,16 @@ webhook_url = "${HOOK}"
 burst = 3
 token = "${MISSING}"
 "#;
+
+#[test]
+fn a_grant_lasts_from_a_second_to_a_day() {
+    for (grant, good) in [("1s", true), ("24h", true), ("0s", false), ("25h", false), ("none", false)] {
+        let faults = read(&format!("[approvals]\ngrant = \"{grant}\"\n")).map_err(|faulty| shown(&faulty.faults));
+        assert_eq!(faults.is_ok(), good, "{grant}");
+    }
+    let faulty = read("[approvals]\ngrants = \"5m\"\n").unwrap_err();
+    assert_eq!(shown(&faulty.faults), "2 approvals.grants: is not a key that is known here\n");
+}
 
 #[test]
 fn one_run_reports_every_fault_with_its_line() {

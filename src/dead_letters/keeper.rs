@@ -56,12 +56,15 @@ pub struct BuryError {
     pub broker: PublishError,
 }
 
+/// Is told of every letter that the drain made, once it is in the store.
+type Told = Box<dyn Fn(&DeadLetter) + Send + Sync>;
+
 /// See the module. Share it in an `Arc`.
-#[derive(Debug)]
 pub struct Keeper {
     store: Store,
     broker: Arc<dyn Broker>,
     clock: Clock,
+    told: Told,
     /// When trouble was logged last, and how much was not logged since.
     logged: Mutex<(Option<Instant>, u64)>,
 }
@@ -69,7 +72,14 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper of `store`, with the dead queue of `broker` behind it.
     pub fn new(store: Store, broker: Arc<dyn Broker>, clock: Clock) -> Self {
-        Self { store, broker, clock, logged: Mutex::new((None, 0)) }
+        Self { store, broker, clock, told: Box::new(|_| ()), logged: Mutex::new((None, 0)) }
+    }
+
+    /// The same, telling `told` of every letter that the drain made of what the broker gave up. Whoever buries a letter counts it;
+    /// nobody buried these.
+    #[must_use]
+    pub fn telling(self, told: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
+        Self { told: Box::new(told), ..self }
     }
 
     /// The store.
@@ -156,9 +166,12 @@ impl Keeper {
     }
 
     async fn drain_one(&self, arrival: Arrival) -> bool {
-        let letter = letter_of(arrival.body, self.clock.now());
-        match self.to_store(letter).await {
+        let (letter, maker) = letter_of(arrival.body, self.clock.now());
+        match self.to_store(letter.clone()).await {
             Ok(_) => {
+                if maker == Maker::Drain {
+                    (self.told)(&letter);
+                }
                 arrival.receipt.settle();
                 true
             }
@@ -193,17 +206,35 @@ enum Drained {
     Closed,
 }
 
+/// Who made a letter that comes out of the dead queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    /// Whoever gave it to a keeper, which could not write its store. It was counted then.
+    Keeper,
+    /// The drain, of what the broker gave up.
+    Drain,
+}
+
 /// The letter of a message of the dead queue. What the broker gave up is looked for first, so that a decision whose fields
 /// imitate a letter's stays a decision.
-fn letter_of(body: Bytes, now: Timestamp) -> DeadLetter {
+fn letter_of(body: Bytes, now: Timestamp) -> (DeadLetter, Maker) {
     if let Ok(delivery) = Delivery::from_bytes(&body) {
-        return DeadLetter::of_delivery(&delivery, DeathReason::BrokerGaveUp, GAVE_UP, None, now);
+        return (DeadLetter::of_delivery(&delivery, DeathReason::BrokerGaveUp, GAVE_UP, None, now), Maker::Drain);
     }
     if let Ok(decision) = Decision::decode(Bytes::clone(&body)) {
         let letter = DeadLetter::of_message(body, DeathReason::BrokerGaveUp, GAVE_UP, now);
         let (kind, severity) = (Some(decision.kind), Some(decision.severity));
-        return DeadLetter { decision_id: Some(decision.id.into()), decision: kind, severity, ..letter };
+        let letter = DeadLetter { decision_id: Some(decision.id.into()), decision: kind, severity, ..letter };
+        return (letter, Maker::Drain);
     }
-    serde_json::from_slice(&body)
-        .unwrap_or_else(|_| DeadLetter::of_message(body, DeathReason::BrokerGaveUp, GAVE_UP, now))
+    serde_json::from_slice(&body).map_or_else(
+        |_| (DeadLetter::of_message(body.clone(), DeathReason::BrokerGaveUp, GAVE_UP, now), Maker::Drain),
+        |letter| (letter, Maker::Keeper),
+    )
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("store", &self.store).finish_non_exhaustive()
+    }
 }

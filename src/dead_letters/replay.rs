@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Burial, DeadLetter, DeadLetterError, LetterId, Store};
 use crate::{
@@ -16,8 +16,12 @@ use crate::{
     model::{ChannelId, Clock, Decision, Delivery, Timestamp},
 };
 
-/// Letters that are published together: the publisher's barrier batch.
-const BATCH_LETTERS: usize = 256;
+/// Letters that are published together: the publisher's barrier batch. A replay waits for the confirms of one before it reads the
+/// next, so however many letters there are, live deliveries wait behind one batch at most, and the memory is that of one.
+pub const BATCH_LETTERS: usize = 256;
+/// Letters that are read together, and the bytes after which a batch is full before it has all its letters: bodies may be large.
+const READ_LETTERS: usize = 16;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Failures that the report explains.
 const FAILURES_NAMED_MAX: usize = 100;
 
@@ -67,7 +71,8 @@ pub fn plan(letter: &DeadLetter, known: impl FnOnce(&ChannelId) -> bool, now: Ti
 }
 
 /// What a replay did, or with `dry_run` would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReplayReport {
     /// Published, confirmed, and no longer in the store.
     pub replayed: u64,
@@ -140,22 +145,44 @@ impl Replay<'_> {
         ids: &[LetterId],
         mut progress: impl FnMut(&ReplayReport) + Send,
     ) -> Result<ReplayReport, DeadLetterError> {
+        let go_on = |report: &ReplayReport| {
+            progress(report);
+            true
+        };
+        self.run_while(ids, go_on).await
+    }
+
+    /// The same until `go_on` says no after a batch. What was confirmed by then is out of the store, the rest is untouched.
+    pub async fn run_while(
+        &self,
+        ids: &[LetterId],
+        mut go_on: impl FnMut(&ReplayReport) -> bool + Send,
+    ) -> Result<ReplayReport, DeadLetterError> {
         let mut report = ReplayReport::default();
-        for ids in ids.chunks(BATCH_LETTERS) {
-            let letters = self.store.fetch(ids.to_vec()).await?;
-            let mut publishing = Vec::new();
-            for (id, kept) in ids.iter().zip(letters) {
+        let (mut batch, mut bytes, mut in_batch) = (Vec::new(), 0, 0);
+        let mut parts = ids.chunks(READ_LETTERS).peekable();
+        while let Some(ids) = parts.next() {
+            for (id, kept) in ids.iter().zip(self.store.fetch(ids.to_vec()).await?) {
                 match kept {
                     Ok(kept) => match plan(&kept.letter, |channel| (self.known)(channel), self.clock.now()) {
-                        Plan::Publish(message) => publishing.push((*id, kept.burial, kept.letter.channel, message)),
+                        Plan::Publish(message) => {
+                            bytes += message.body.len();
+                            batch.push((*id, kept.burial, kept.letter.channel, message));
+                        }
                         Plan::Skip(skip) => report.skip(*id, skip),
                     },
                     Err(DeadLetterError::NotFound { .. }) => report.gone += 1,
                     Err(error) => report.fail(*id, || error.to_string()),
                 }
             }
-            self.publish(publishing, &mut report).await?;
-            progress(&report);
+            in_batch += ids.len();
+            if in_batch >= BATCH_LETTERS || bytes >= BATCH_BYTES || parts.peek().is_none() {
+                self.publish(std::mem::take(&mut batch), &mut report).await?;
+                (bytes, in_batch) = (0, 0);
+                if !go_on(&report) {
+                    break;
+                }
+            }
         }
         Ok(report)
     }

@@ -1,6 +1,6 @@
 //! What the store tells: plain values for logs, metrics, `--json` and the API.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{DeadLetter, LetterId};
 use crate::model::{ChannelId, DeathReason, Timestamp};
@@ -23,19 +23,19 @@ pub struct Kept {
 }
 
 /// Some letters, newest first.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Page {
     /// The letters.
     pub letters: Vec<DeadLetter>,
     /// Letters that match but whose bytes are damaged on disk.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<LetterId>,
     /// Where the next page starts; none at the end.
     pub next: Option<LetterId>,
 }
 
 /// Letters that died of the same thing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// Why.
     pub reason: DeathReason,

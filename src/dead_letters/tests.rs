@@ -257,6 +257,23 @@ async fn a_letter_leaves_the_store_only_when_the_broker_has_its_message() {
 }
 
 #[tokio::test]
+async fn a_replay_that_is_told_to_stop_has_done_its_batch_and_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, broker) = (open(dir.path(), 0), MemoryBroker::default());
+    for n in 0..600 {
+        store.bury(dead(&n.to_string())).await.unwrap();
+    }
+    let ids = store.select(&LetterFilter::default()).await.unwrap();
+    let clock = Clock::starting_at(now());
+    let replay = Replay { store: &store, broker: &broker, known: &|_| true, clock, dry_run: false };
+    let report = replay.run_while(&ids, |_| false).await.unwrap();
+    assert_eq!((report.replayed, report.seen()), (256, 256));
+    assert_eq!(broker.published(&lane()).len(), 256);
+    let left = store.select(&LetterFilter::default()).await.unwrap();
+    assert_eq!(left, ids[256..], "what was confirmed is out of the store, and the rest is in it");
+}
+
+#[tokio::test]
 async fn a_letter_that_the_store_cannot_take_rests_on_the_broker_and_comes_back() {
     // Method: a store that wants more free space than any disk has is a store on a full disk.
     let (full, ample) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -294,7 +311,12 @@ async fn a_letter_that_the_store_cannot_take_rests_on_the_broker_and_comes_back(
 async fn what_the_broker_gave_up_becomes_a_letter_that_says_what_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Arc::new(MemoryBroker::default());
-    let keeper = Arc::new(keeper(open(dir.path(), 0), &broker));
+    let counted = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let count = Arc::clone(&counted);
+    let keeper = keeper(open(dir.path(), 0), &broker);
+    let keeper = Arc::new(keeper.telling(move |letter| count.lock().unwrap().push(letter.reason)));
+    // One that a keeper brought here because its store was full was counted then.
+    broker.put(serde_json::to_vec(&DeadLetter { reason: DeathReason::Refused, ..dead("counted") }).unwrap().into());
     broker.put(delivery("of-a-lane", None).to_bytes());
     broker.put(decision("of-the-intake", None));
     broker.put(Bytes::from_static(b"\xffnoise"));
@@ -307,8 +329,9 @@ async fn what_the_broker_gave_up_becomes_a_letter_that_says_what_it_was() {
     tasks.wait().await;
 
     let letters = keeper.store().list(&LetterFilter::default(), None).await.unwrap().letters;
-    assert_eq!(letters.len(), 3);
-    assert!(letters.iter().all(|letter| letter.reason == DeathReason::BrokerGaveUp));
+    assert_eq!(letters.len(), 4);
+    let given_up = letters.iter().filter(|letter| letter.reason == DeathReason::BrokerGaveUp).count();
+    assert_eq!((given_up, counted.lock().unwrap().as_slice()), (3, &[DeathReason::BrokerGaveUp; 3][..]));
     let of = |id: Option<&str>| letters.iter().find(|letter| letter.decision_id.as_deref() == id).unwrap();
     let lane = of(Some("of-a-lane"));
     assert_eq!((lane.channel.as_ref().map(ChannelId::as_str), lane.attempts), (Some("soc"), 10));

@@ -1,4 +1,9 @@
-//! `/api/channels`: what each channel is and does, and an operator's pause and resume.
+//! `/api/channels`: what each channel is and does, and an operator's pause and resume. How channels are changed and tried is in
+//! `channel_changes.rs`.
+//!
+//! `source` says whose a channel is: `file`, read-only here, or `api`, with who made it so, when, in which `version`, and its
+//! `config` with masked secrets. `unreadable` says why this worker only holds what such a channel wants; its state is then
+//! `unreadable` too. `shadows` is told of a channel of the file that hides one of the API with the same id.
 //!
 //! A pause is a record in the log of the channels, so that it holds in the whole pool and after restarts. The answer comes when the
 //! broker has confirmed the record and this worker's lane does as it says; the other workers hear of it within a second.
@@ -14,16 +19,17 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 use tracing::warn;
+use uuid::Uuid;
 
 use super::{
-    Inside,
+    Inside, channel_changes,
     errors::ApiError,
     guard::{Caller, audit},
 };
 use crate::{
     channel_log::{Deed, Entry, Standing},
     lane::{LaneHandle, LaneState},
-    model::{ChannelId, Timestamp},
+    model::{ChannelId, Filter, Timestamp},
 };
 
 /// The largest body of a pause or resume, in bytes, and the longest reason in it, in characters.
@@ -41,8 +47,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub struct Shown {
     /// Its id.
     pub id: ChannelId,
-    /// What is configured, secrets masked: an object.
+    /// What is configured, secrets masked, and whose it is: an object.
     pub configured: Value,
+    /// Which decisions it wants.
+    pub filter: Filter,
+    /// Its version; `None` for a channel of the file.
+    pub version: Option<Uuid>,
+    /// Whether this worker cannot read it, and only holds what it wants.
+    pub unreadable: bool,
     /// Its lane; `None` until the worker has reached the broker.
     pub lane: Option<LaneHandle>,
 }
@@ -50,7 +62,8 @@ pub struct Shown {
 pub(super) fn routes(inside: Inside) -> Router {
     Router::new()
         .route("/api/channels", get(list))
-        .route("/api/channels/{id}", get(show))
+        .route("/api/channels/{id}", get(show).put(channel_changes::put).delete(channel_changes::delete))
+        .route("/api/channels/{id}/test", post(channel_changes::test))
         .route("/api/channels/{id}/pause", post(pause))
         .route("/api/channels/{id}/resume", post(resume))
         .with_state(inside)
@@ -62,7 +75,10 @@ async fn list(State(inside): State<Inside>) -> Json<Value> {
 }
 
 async fn show(State(inside): State<Inside>, Path(id): Path<String>) -> Response {
-    answer(find(&inside, &id).map(|shown| as_json(&shown, &inside)))
+    match find(&inside, &id) {
+        Ok(shown) => (channel_changes::etag(shown.version), Json(as_json(&shown, &inside))).into_response(),
+        Err(error) => error.into_response(),
+    }
 }
 
 async fn pause(
@@ -90,7 +106,7 @@ fn answer(result: Result<Value, ApiError>) -> Response {
     }
 }
 
-fn find(inside: &Inside, id: &str) -> Result<Shown, ApiError> {
+pub(super) fn find(inside: &Inside, id: &str) -> Result<Shown, ApiError> {
     let shown = inside.channels.borrow().clone();
     shown.iter().find(|shown| shown.id.as_str() == id).cloned().ok_or_else(|| ApiError {
         status: StatusCode::NOT_FOUND,
@@ -176,7 +192,7 @@ async fn read_why(body: Body) -> Result<Option<String>, ApiError> {
     Ok(why.filter(|why| !why.is_empty()))
 }
 
-fn as_json(shown: &Shown, inside: &Inside) -> Value {
+pub(super) fn as_json(shown: &Shown, inside: &Inside) -> Value {
     let standing = inside.standing.borrow().clone();
     let mut object = shown.configured.clone();
     if let Some(fields) = object.as_object_mut() {
@@ -199,6 +215,8 @@ fn present(shown: &Shown, standing: &Standing, now: Timestamp) -> serde_json::Ma
         None => (Some(String::from("the worker waits for the broker")), None),
     };
     let state = state.as_ref().map_or("paused", LaneState::as_str);
+    // Its lane is stopped, and by nobody's wish.
+    let state = if shown.unreadable { "unreadable" } else { state };
     let waiting = shown.lane.as_ref().map_or((0, 0), |lane| {
         let metrics = lane.metrics();
         (metrics.in_memory.get(), metrics.in_lane_queue.get())

@@ -15,9 +15,16 @@ pub(super) struct ApiError {
     pub(super) hint: &'static str,
 }
 
+impl ApiError {
+    /// What stands under `error`.
+    pub(super) fn as_json(&self) -> serde_json::Value {
+        serde_json::json!({"code": self.code, "message": self.message, "hint": self.hint})
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}});
+        let body = serde_json::json!({"error": self.as_json()});
         let mut response = (self.status, Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert("www-authenticate", http::HeaderValue::from_static("Bearer"));

@@ -8,13 +8,18 @@
 //! Start with [`open`], then `catalogue.rs` and `guard.rs`; the other files are routes by their subject.
 
 mod access;
+mod approvals;
 mod catalogue;
+mod channel_changes;
 mod channels;
+mod dead_letters;
 mod errors;
 mod events;
+mod explain;
 mod guard;
 mod guests;
 mod probes;
+mod slack;
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +37,11 @@ use tracing::{info, warn};
 
 pub use self::{access::Tokens, channels::Shown};
 use crate::{
+    approvals::Approvals,
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
+    interactions, managed,
     model::Clock,
     sealing::Key,
     telemetry::Metrics,
@@ -69,6 +76,12 @@ pub struct Inside {
     pub standing: watch::Receiver<Arc<Standing>>,
     /// Where what operators decide is written down for the whole pool.
     pub log: ChannelLog,
+    /// Where operators change channels of that log, and try them.
+    pub desk: managed::Desk,
+    /// What is asked for, answered and granted.
+    pub approvals: Approvals,
+    /// Who takes clicks of Slack's.
+    pub slack: interactions::Desk,
     /// The time.
     pub clock: Clock,
 }
@@ -99,6 +112,10 @@ pub async fn open(
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
     let api = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
+        .merge(dead_letters::routes(inside.clone(), tracker))
+        .merge(explain::routes(inside.clone()))
+        .merge(approvals::routes(inside.clone()))
+        .merge(slack::routes(inside.clone()))
         .route_layer(from_fn_with_state(inside.clone(), guard::guard));
     serve(api_listener, bounded(api), draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)), closing, tracker);

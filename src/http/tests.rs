@@ -8,13 +8,16 @@ use tokio::{
 
 use super::*;
 use crate::{
+    approvals::Terms,
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
     model::{Clock, Role},
 };
 
-struct House {
-    doors: Doors,
+pub(super) struct House {
+    pub(super) doors: Doors,
+    pub(super) inside: Inside,
+    pub(super) channels: watch::Sender<Arc<[Shown]>>,
     draining: CancellationToken,
     closing: CancellationToken,
     tracker: TaskTracker,
@@ -23,18 +26,26 @@ struct House {
 }
 
 impl House {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tracker = TaskTracker::new();
-        let settings = EmbeddedSettings { dir: dir.path().join("broker"), keep_decisions: None, lanes: Vec::new() };
+        let lanes = vec!["soc".parse().unwrap()];
+        let settings = EmbeddedSettings { dir: dir.path().join("broker"), keep_decisions: None, lanes };
         let broker = Embedded::open(settings, Clock::System, &TaskTracker::new()).await.unwrap();
         let broker = Arc::new(broker) as Arc<dyn Broker>;
         let (store, _) = Store::open(&dir.path().join("letters"), StoreOptions::default()).unwrap();
         let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
         let token = |name: &str, role| (name.to_owned(), role, Sha256::digest(name.as_bytes()).into());
         let right = (String::from("firewall"), Role::Publisher, Sha256::digest(b"right").into());
-        let tokens =
-            watch::Sender::new(Tokens::from([right, token("auditor", Role::Auditor), token("analyst", Role::Analyst)]));
+        let tokens = watch::Sender::new(Tokens::from([
+            right,
+            token("auditor", Role::Auditor),
+            token("analyst", Role::Analyst),
+            token("admin", Role::Admin),
+        ]));
+        let channels = watch::Sender::new(Arc::from([]));
+        let approvals =
+            Approvals::new(Arc::clone(&broker), Clock::System, Metrics::new(), Terms::default(), TaskTracker::new());
         let inside = Inside {
             metrics: Metrics::new(),
             store,
@@ -43,19 +54,29 @@ impl House {
             closing: closing.clone(),
             key: None,
             tokens: tokens.subscribe(),
-            channels: watch::Sender::new(Arc::from([])).subscribe(),
+            channels: channels.subscribe(),
             standing: watch::Sender::default().subscribe(),
-            log: ChannelLog::new(broker),
+            log: ChannelLog::new(Arc::clone(&broker)),
+            desk: crate::managed::Desk::new(
+                None,
+                Arc::clone(&broker),
+                Clock::System,
+                crate::model::Scrubber::default(),
+                watch::Sender::new(None).subscribe(),
+                watch::Sender::default().subscribe(),
+            ),
+            slack: crate::interactions::Desk::idle(approvals.clone()),
+            approvals,
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let doors = open(any, any, inside, &tracker).await.unwrap();
-        Self { doors, draining, closing, tracker, tokens, _dir: dir }
+        let doors = open(any, any, inside.clone(), &tracker).await.unwrap();
+        Self { doors, inside, channels, draining, closing, tracker, tokens, _dir: dir }
     }
 }
 
 /// Sends `request` as it is and returns the whole answer.
-async fn ask(address: SocketAddr, request: &str) -> String {
+pub(super) async fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();

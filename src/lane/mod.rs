@@ -38,7 +38,7 @@ use tracing::debug;
 use self::order::{Order, Orders};
 use crate::{
     broker::{Broker, Receipt},
-    channels::{Channel, Links, Rate},
+    channels::{Channel, Links, PostedCard, Rate},
     model::{ChannelId, Clock, Delivery, Own, RetryPlan, Scrubber},
     settle::Settler,
     telemetry::{ChannelMetrics, InMemory},
@@ -85,6 +85,19 @@ pub struct LaneTools {
     pub clock: Clock,
     /// What removes secrets from what endpoints say.
     pub scrubber: Scrubber,
+    /// Who is told of approval cards that can be changed later.
+    pub posted: mpsc::Sender<CardPosted>,
+}
+
+/// An approval card that was posted and can be changed later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardPosted {
+    /// The approval's id.
+    pub approval: Box<str>,
+    /// The channel that it was posted to.
+    pub channel: ChannelId,
+    /// The message.
+    pub card: PostedCard,
 }
 
 /// One delivery in a lane's hands.

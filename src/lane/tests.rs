@@ -21,7 +21,7 @@ use crate::{
         Arrival, Arrivals, BrokerError, Destination, End, Health, Log, Message, PublishError, Queue, Record, Start,
         receipt::Desk,
     },
-    channels::{BatchLimits, Batcher, Endpoint, Occasion, Parcel, judging},
+    channels::{BatchLimits, Batcher, Endpoint, Occasion, Parcel, PostedCard, judging},
     dead_letters::DeadLetter,
     model::{DeathReason, Decision, Digest, Ending, Reply, RetryPlan, Secret, Timestamp, Trouble, Verdict},
     settle::Job,
@@ -103,6 +103,12 @@ impl Channel for Plainly {
 
     fn secrets(&self) -> Vec<Secret> {
         Vec::new()
+    }
+
+    fn posted(&self, reply: &Reply) -> Option<PostedCard> {
+        let ts = reply.header("ts")?;
+        assert_ne!(ts, "panic", "on purpose");
+        Some(PostedCard { conversation: String::from("C1"), ts: ts.to_owned() })
     }
 
     fn batcher(&self) -> Option<&dyn Batcher> {
@@ -206,6 +212,8 @@ struct Bench {
     tools: LaneTools,
     queue: Feed,
     jobs: mpsc::Receiver<Job>,
+    /// Where approval cards were posted.
+    cards: mpsc::Receiver<CardPosted>,
     receipts: Arc<Counts>,
     /// How often the lane began to consume its queue.
     consumed: Arc<AtomicU64>,
@@ -241,18 +249,21 @@ impl Bench {
         let queue = Arc::new(Mutex::new(mpsc::channel(1).0));
         let consumed = Arc::new(AtomicU64::new(0));
         let clock = Clock::starting_at("2026-06-01T12:00:00Z".parse().unwrap());
+        let (posted, cards) = mpsc::channel(2);
         let tools = LaneTools {
             post: post.clone(),
             broker: Arc::new(LaneQueue { feed: Arc::clone(&queue), consumed: Arc::clone(&consumed) }),
             settler,
             clock,
             scrubber: Scrubber::default(),
+            posted,
         };
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Metrics::new().channel(&plan.id);
         let handle = start(plan, tools.clone(), metrics, &tracker, stop.clone());
         let receipts = Arc::new(Counts::default());
-        Self { post, handle, tools, queue, jobs, receipts, consumed, stop, tracker, clock, began: Instant::now() }
+        let began = Instant::now();
+        Self { post, handle, tools, queue, jobs, cards, receipts, consumed, stop, tracker, clock, began }
     }
 
     fn delivery(&self, id: &str) -> Delivery {

@@ -68,6 +68,13 @@ impl Timestamp {
             time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
         self.0.format(LAYOUT).unwrap_or_else(|_| String::from("9999-12-31T23:59:59.000Z"))
     }
+
+    /// To the second, for people: `2026-06-01 12:00:00 UTC`.
+    pub fn for_people(self) -> String {
+        const LAYOUT: &[time::format_description::BorrowedFormatItem<'_>] =
+            time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+        self.0.format(LAYOUT).unwrap_or_else(|_| String::from("9999-12-31 23:59:59 UTC"))
+    }
 }
 
 impl std::str::FromStr for Timestamp {

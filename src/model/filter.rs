@@ -3,7 +3,7 @@
 //! A [`Filter`] answers for one decision. Thousands of them are answered at once by `route`, which uses the same patterns
 //! and must agree with [`Filter::check`]; a property test over there holds the two together.
 
-use super::{Decision, DecisionKind, Severity};
+use super::{ChannelId, Decision, DecisionKind, Severity};
 
 /// A set of decision kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -88,6 +88,26 @@ pub struct Mismatch {
     pub wanted: String,
     /// What the decision has.
     pub found: String,
+}
+
+/// What one channel says to a decision: an answer of `explain`, on the command line and over the API.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Explained {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Whether it wants the decision.
+    pub matches: bool,
+    /// Or else the first filter that says no.
+    #[serde(flatten)]
+    pub mismatch: Option<Mismatch>,
+}
+
+impl Explained {
+    /// What the channel with this filter says to `decision`.
+    pub fn of(channel: &ChannelId, filter: &Filter, decision: &Decision) -> Self {
+        let mismatch = filter.check(decision).err();
+        Self { channel: channel.clone(), matches: mismatch.is_none(), mismatch }
+    }
 }
 
 impl Filter {

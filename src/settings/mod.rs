@@ -34,7 +34,7 @@ use fault::Show;
 pub use fault::{Fault, printable};
 pub use files::files_named;
 use reading::Notes;
-pub use reading::{Outside, Reading, read};
+pub use reading::{Hidden, Outside, Reading, read};
 
 use crate::model::{Egress, Secret};
 use expand::{ExpandError, expand};
@@ -125,6 +125,11 @@ impl<'a> Settings<'a> {
         self.notes.variable(name)
     }
 
+    /// The value at `key` is a secret, also where the text is shown again.
+    fn hide(&self, key: &str, how: Hidden) {
+        self.notes.hidden.borrow_mut().insert(self.path_of(key), how);
+    }
+
     /// A fault at `key` whose value is no secret and may be shown.
     fn fault_showing(&self, key: &str, span: &Range<usize>, problem: String, hint: &str) {
         self.notes.fault(span, Show::Value, self.path_of(key), problem, hint);
@@ -182,6 +187,13 @@ impl<'a> Settings<'a> {
                 expanded.pieces.into_iter().for_each(|piece| self.notes.remember(Secret::new(piece)));
                 Some(Text { value: expanded.text, span, outside })
             }
+            Err(ExpandError::Unset(_) | ExpandError::Malformed) if self.notes.outside.is_closed() => {
+                let problem =
+                    "`${...}` stands for a variable of the worker's environment, and only its file may name one";
+                let hint = "write the value itself, or $${ for a literal ${";
+                self.notes.fault(&span, Show::Key, self.path_of(key), problem.to_owned(), hint);
+                None
+            }
             Err(ExpandError::Unset(name)) => {
                 let problem = format!("the environment variable `{name}` is not set");
                 let hint = format!("set `{name}`, or give the value in a file with `{key}_file = \"path\"`");
@@ -199,6 +211,13 @@ impl<'a> Settings<'a> {
 
     /// The content of the file that `value` names.
     fn resolve_file(&self, file_key: &str, value: &Spanned<DeValue<'_>>) -> Option<Text> {
+        if self.notes.outside.is_closed() {
+            let problem = "names a file of the worker's machine, which only the worker's own file may do".to_owned();
+            let key = file_key.trim_end_matches("_file");
+            let hint = format!("give the value itself as `{key}`");
+            self.notes.fault(&value.span(), Show::Key, self.path_of(file_key), problem, &hint);
+            return None;
+        }
         let path = self.resolve(file_key, value)?;
         match self.notes.file(&path.value) {
             Ok(content) => {

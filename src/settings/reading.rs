@@ -24,17 +24,29 @@ const SYNTAX_FAULTS_MAX: usize = 20;
 pub struct Outside<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     directory: &'a Path,
+    /// Nothing outside may be referred to at all.
+    closed: bool,
 }
 
 impl<'a> Outside<'a> {
     /// Variables come from `env`; relative paths of `KEY_file` start at `directory`, which holds the configuration file.
     pub fn new(env: &'a dyn Fn(&str) -> Option<String>, directory: &'a Path) -> Self {
-        Self { env, directory }
+        Self { env, directory, closed: false }
     }
 
     /// No variable is set, and relative paths start at the current directory.
     pub fn nothing() -> Outside<'static> {
-        Outside { env: &|_| None, directory: Path::new("") }
+        Outside { env: &|_| None, directory: Path::new(""), closed: false }
+    }
+
+    /// Neither variables nor files may be named: for what does not come from the machine's own operator, who alone may know what
+    /// the environment and the disk hold. `${NAME}` and `KEY_file` are faults, and no file is opened.
+    pub fn closed() -> Outside<'static> {
+        Outside { closed: true, ..Outside::nothing() }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     pub(super) fn variable(&self, name: &str) -> Option<String> {
@@ -63,6 +75,17 @@ pub struct Reading<T> {
     pub warnings: Vec<Fault>,
     /// Every secret that was read, and every text that came from outside.
     pub secrets: Vec<Secret>,
+    /// The keys that were asked for as secrets, by their path.
+    pub hidden: BTreeMap<String, Hidden>,
+}
+
+/// How a value that is a secret may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// Not at all.
+    Whole,
+    /// As a URL without its path.
+    Url,
 }
 
 /// Reads `text` as TOML with `build`, which is handed the whole document. Keys that it does not ask for are faults.
@@ -77,14 +100,16 @@ pub fn read<T>(text: &str, outside: &Outside<'_>, build: impl FnOnce(&mut Settin
             let problem = format!("this is not TOML: {}", error.message());
             Fault::at(text, &place(error), Show::Key, String::new(), problem, hint)
         });
-        return Reading { value: None, faults: faults.collect(), warnings: Vec::new(), secrets: Vec::new() };
+        let (warnings, secrets, hidden) = Default::default();
+        return Reading { value: None, faults: faults.collect(), warnings, secrets, hidden };
     }
     let notes = Notes::new(text, *outside);
     let mut settings = Settings::new(&notes, document.get_ref(), 0..0, String::new());
     let value = build(&mut settings);
     settings.finish();
+    let hidden = notes.hidden.take();
     let (faults, warnings, secrets) = notes.into_parts();
-    Reading { value: Some(value), faults, warnings, secrets }
+    Reading { value: Some(value), faults, warnings, secrets, hidden }
 }
 
 /// What the tables of one reading share.
@@ -96,6 +121,8 @@ pub(super) struct Notes<'a> {
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
     secrets: RefCell<Vec<Secret>>,
+    /// The keys that were asked for as secrets.
+    pub(super) hidden: RefCell<BTreeMap<String, Hidden>>,
     /// Files that were read, so that two looks at one key see the same content.
     files: RefCell<BTreeMap<PathBuf, Result<Secret, String>>>,
 }
@@ -109,6 +136,7 @@ impl<'a> Notes<'a> {
             faults: RefCell::default(),
             warnings: RefCell::default(),
             secrets: RefCell::default(),
+            hidden: RefCell::default(),
             files: RefCell::default(),
         }
     }
@@ -131,6 +159,9 @@ impl<'a> Notes<'a> {
 
     /// The content of a file without one trailing newline, or what is wrong with it.
     pub(super) fn file(&self, path: &str) -> Result<Secret, String> {
+        if self.outside.closed {
+            return Err(String::from("no file may be named here"));
+        }
         let path = self.outside.directory.join(path);
         let mut files = self.files.borrow_mut();
         files.entry(path).or_insert_with_key(|path| content(path)).clone()

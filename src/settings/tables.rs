@@ -8,7 +8,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Settings, Show};
+use super::{Hidden, Settings, Show};
 use crate::model::Secret;
 
 impl Settings<'_> {
@@ -49,6 +49,7 @@ impl Settings<'_> {
     /// The table of texts at `key` (HTTP headers, for example), values secret. Empty when it is not there. Here, too, a value
     /// may be in a file: `Name_file = "path"`.
     pub fn secret_map(&mut self, key: &'static str) -> BTreeMap<String, Secret> {
+        self.hide(key, Hidden::Whole);
         let Some(value) = self.ask(key, false) else { return BTreeMap::new() };
         let Some(table) = value.get_ref().as_table() else {
             self.wrong_type(key, value, "a table of strings", &format!("{key} = {{ Name = \"value\" }}"));

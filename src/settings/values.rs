@@ -10,7 +10,7 @@ use toml::{Spanned, de::DeValue};
 use url::Url;
 
 use super::{
-    Settings,
+    Hidden, Settings,
     units::{parse_duration, parse_size, show_duration, show_size},
 };
 use crate::model::Secret;
@@ -29,6 +29,7 @@ impl Settings<'_> {
 
     /// The secret text at `key`, if it is there.
     pub fn secret(&mut self, key: &'static str) -> Option<Secret> {
+        self.hide(key, Hidden::Whole);
         let secret = Secret::new(self.string(key)?.value);
         self.notes.remember(secret.clone());
         Some(secret)
@@ -42,6 +43,7 @@ impl Settings<'_> {
 
     /// The secret texts at `key`: one string or a list of them. Empty when it is not there.
     pub fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
+        self.hide(key, Hidden::Whole);
         if self.table.get(key).is_some_and(|value| value.get_ref().is_array()) {
             let texts = self.list(key).unwrap_or_default();
             let secrets: Vec<Secret> = texts.into_iter().map(Secret::new).collect();
@@ -166,6 +168,7 @@ impl Settings<'_> {
     /// The http or https URL at `key`, if it is there. Plain http is a fault but to a loopback host or where `[egress]`
     /// `allow_http` is set. User names and passwords in the URL are kept; a fragment is a fault.
     pub fn url(&mut self, key: &'static str) -> Option<Url> {
+        self.hide(key, Hidden::Url);
         let text = self.string(key)?;
         self.notes.remember(Secret::new(text.value.as_str()));
         let url = self.parse_url(key, &text.value, &text.span)?;

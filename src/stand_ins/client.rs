@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Ask, Judged, Platform, Received, StandIn, wire::Request};
+use super::{Ask, Judged, Platform, Received, SlackWall, StandIn, wire::Request};
 use crate::model::Reply;
 
 /// What came back.
@@ -36,8 +36,9 @@ pub(crate) async fn post(stand_in: &StandIn, target: &str, headers: &[(&str, &st
 pub(crate) fn judge(platform: Platform, url: &url::Url, headers: &HeaderMap, body: Bytes) -> (Received, Reply) {
     let (method, path, query) = ("POST".to_owned(), url.path().to_owned(), url.query().unwrap_or("").to_owned());
     let request = Request { method, path, query, headers: headers.clone(), body };
+    let wall = SlackWall::default();
     let Judged { reply, fate, ids, digest } =
-        platform.judge(&Ask { request: &request, credential: None, allowance: None, number: 0 });
+        platform.judge(&Ask { request: &request, credential: None, allowance: None, number: 0, wall: &wall });
     let Request { method, path, query, headers, body } = request;
     let status = Some(reply.status.as_u16());
     (Received { at: Instant::now(), method, path, query, headers, body, fate, ids, digest, status }, reply)

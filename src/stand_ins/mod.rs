@@ -30,6 +30,7 @@ mod siem;
 mod sink;
 mod slack;
 mod slack_blocks;
+mod slack_wall;
 mod splunk;
 mod sumo;
 mod teams;
@@ -50,6 +51,7 @@ pub use record::{Counters, Fate, Received};
 pub use script::{Script, Step};
 pub use server::{Options, StandIn};
 pub use sink::{Sink, Stamp};
+pub use slack_wall::{SlackMessage, SlackWall};
 
 use self::{script::Allowance, wire::Request};
 
@@ -159,6 +161,8 @@ struct Ask<'a> {
     allowance: Option<Allowance>,
     /// Counts requests; gives replies their message ids.
     number: u64,
+    /// What people see, where the platform is Slack.
+    wall: &'a SlackWall,
 }
 
 impl Ask<'_> {
@@ -169,18 +173,19 @@ impl Ask<'_> {
 
     /// The body, inflated where it says that it is gzip. `None` for another encoding, or bytes that are no gzip.
     fn inflated(&self) -> Option<Cow<'_, [u8]>> {
-        match self.request.header("content-encoding").unwrap_or("identity") {
-            "identity" => Some(Cow::Borrowed(&self.request.body)),
-            "gzip" => {
-                let mut plain = Vec::new();
-                flate2::read::MultiGzDecoder::new(&*self.request.body)
-                    .take(INFLATED_BYTES_MAX)
-                    .read_to_end(&mut plain)
-                    .ok()?;
-                Some(Cow::Owned(plain))
-            }
-            _ => None,
+        inflated(self.request)
+    }
+}
+
+fn inflated(request: &Request) -> Option<Cow<'_, [u8]>> {
+    match request.header("content-encoding").unwrap_or("identity") {
+        "identity" => Some(Cow::Borrowed(&request.body)),
+        "gzip" => {
+            let mut plain = Vec::new();
+            flate2::read::MultiGzDecoder::new(&*request.body).take(INFLATED_BYTES_MAX).read_to_end(&mut plain).ok()?;
+            Some(Cow::Owned(plain))
         }
+        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Ask, Digest, Fate, Judged, Platform,
+    Ask, Digest, Fate, Judged, Platform, SlackWall,
     record::{Counters, Received, Records},
     script::{Allowance, Script, Step},
     wire::{Connection, NoRequest, Request},
@@ -86,6 +86,7 @@ struct Shared {
     arrivals: broadcast::Sender<Arc<Received>>,
     changed: Notify,
     numbers: AtomicU64,
+    wall: SlackWall,
 }
 
 #[derive(Debug)]
@@ -131,6 +132,7 @@ impl StandIn {
             arrivals: broadcast::Sender::new(ARRIVALS_MAX),
             changed: Notify::new(),
             numbers: AtomicU64::new(0),
+            wall: SlackWall::default(),
         });
         let mut stand_in = Self { shared, port: options.port, running: None };
         stand_in.restart().await?;
@@ -205,6 +207,11 @@ impl StandIn {
     /// Takes only this credential from now on (`None`: any that is well formed), as when somebody rotates it.
     pub fn set_credential(&self, credential: Option<String>) {
         self.shared.state().credential = credential;
+    }
+
+    /// What people see in it, where it stands in for Slack.
+    pub fn wall(&self) -> &SlackWall {
+        &self.shared.wall
     }
 
     /// How often each decision was told by messages that are posted.
@@ -387,7 +394,8 @@ impl Shared {
     fn judge(&self, request: &Request, allowance: Option<Allowance>) -> Judged {
         let credential = self.state().credential.clone();
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        self.platform.judge(&Ask { request, credential: credential.as_deref(), allowance, number })
+        let wall = &self.wall;
+        self.platform.judge(&Ask { request, credential: credential.as_deref(), allowance, number, wall })
     }
 
     fn record(&self, request: &Request, fate: Fate, ids: Vec<String>, digest: Option<Digest>, status: Option<u16>) {
@@ -412,8 +420,7 @@ impl Shared {
 
 /// The body, inflated where that is possible.
 fn plain_body(request: &Request) -> Bytes {
-    let ask = Ask { request, credential: None, allowance: None, number: 0 };
-    match ask.inflated() {
+    match super::inflated(request) {
         Some(std::borrow::Cow::Owned(plain)) => plain.into(),
         Some(std::borrow::Cow::Borrowed(_)) | None => request.body.clone(),
     }

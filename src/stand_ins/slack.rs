@@ -42,7 +42,10 @@ fn webhook(ask: &Ask<'_>, team: &str, hook: &str, token: &str) -> Judged {
         return Judged::refused(super::text(400, "invalid_payload"));
     }
     match check(&message) {
-        Ok(()) => Judged::posted(super::text(200, "ok"), Platform::Slack, &message),
+        Ok(()) => {
+            ask.wall.post("", &ts(ask), None, &message);
+            Judged::posted(super::text(200, "ok"), Platform::Slack, &message)
+        }
         // Webhooks have one word for everything that is wrong with blocks.
         Err(Fault { error: "msg_blocks_too_long", .. }) => Judged::refused(super::text(400, "invalid_blocks")),
         Err(fault) => Judged::refused(super::text(400, fault.error)),
@@ -71,26 +74,36 @@ fn web_api(ask: &Ask<'_>, update: bool) -> Judged {
         return Judged::refused(super::json(200, &body));
     }
     if update {
-        return match message.get("ts").and_then(Value::as_str) {
-            Some(ts) => Judged::aside(super::json(200, &json!({"ok": true, "channel": channel, "ts": ts}))),
-            None => failure("message_not_found"),
+        let ts = message.get("ts").and_then(Value::as_str).unwrap_or_default();
+        return match ask.wall.update(channel, ts, token, &message) {
+            Ok(()) => Judged::aside(super::json(200, &json!({"ok": true, "channel": channel, "ts": ts}))),
+            Err(word) => failure(word),
         };
     }
-    let ts = format!("{}.{:06}", TS_FIRST + ask.number, 100);
+    let ts = ts(ask);
+    ask.wall.post(channel, &ts, Some(token), &message);
     Judged::posted(super::json(200, &json!({"ok": true, "channel": channel, "ts": ts})), Platform::Slack, &message)
+}
+
+/// The name of the message that a request makes.
+fn ts(ask: &Ask<'_>) -> String {
+    format!("{}.{:06}", TS_FIRST + ask.number, 100)
 }
 
 /// What is posted to the `response_url` of a click: it changes a card or whispers, it is no card of its own.
 fn response_url(ask: &Ask<'_>) -> Judged {
-    match serde_json::from_slice::<Value>(&ask.request.body) {
-        Ok(message) if message.get("delete_original") == Some(&Value::Bool(true)) => {
-            Judged::aside(super::text(200, "ok"))
-        }
-        Ok(message) if message.is_object() => match check(&message) {
-            Ok(()) => Judged::aside(super::text(200, "ok")),
-            Err(fault) => Judged::refused(super::text(400, fault.error)),
-        },
-        Ok(_) | Err(_) => Judged::refused(super::text(400, "invalid_payload")),
+    let message = match serde_json::from_slice::<Value>(&ask.request.body) {
+        Ok(message) if message.is_object() => message,
+        Ok(_) | Err(_) => return Judged::refused(super::text(400, "invalid_payload")),
+    };
+    if message.get("delete_original") != Some(&Value::Bool(true))
+        && let Err(fault) = check(&message)
+    {
+        return Judged::refused(super::text(400, fault.error));
+    }
+    match ask.wall.reply(&ask.request.path, &message) {
+        Ok(()) => Judged::aside(super::text(200, "ok")),
+        Err(word) => Judged::refused(super::json(404, &json!({"ok": false, "error": word}))),
     }
 }
 

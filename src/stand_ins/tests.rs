@@ -3,6 +3,7 @@
 mod digests;
 mod misbehaving;
 mod strictness;
+mod walls;
 
 use serde_json::{Value, json};
 

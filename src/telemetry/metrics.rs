@@ -67,6 +67,9 @@ pub struct Metrics {
     pub approval_latency: Histogram,
     /// `config_reload_success_timestamp_seconds`: when the present configuration was taken over.
     pub config_reloaded: Gauge,
+    /// `channels_unreadable`: channels made over the API that this worker cannot read, and so only holds what they want. Worry when it
+    /// is not 0: the worker's key, its version or its `[egress]` differ from those of the worker that made them.
+    pub channels_unreadable: IntGauge,
     matched: IntCounterVec,
     deliveries: IntCounterVec,
     waiting: IntGaugeVec,
@@ -268,6 +271,8 @@ impl Metrics {
                 "config_reload_success_timestamp_seconds",
                 "When the present configuration was taken over.",
             ))),
+            channels_unreadable: all
+                .gauge("channels_unreadable", "Channels made over the API that this worker cannot read."),
             matched: all.counters("deliveries_matched_total", "Deliveries made by routing.", CHANNEL),
             deliveries: all.counters("deliveries_total", "Deliveries by how they ended.", &["channel", "ending"]),
             waiting: all.gauges(
@@ -319,6 +324,7 @@ impl Metrics {
             self.dead_letters.with_label_values(&[reason.as_str(), ""]);
             self.dead_letters_written.with_label_values(&[reason.as_str(), ""]);
         }
+        self.replayed.with_label_values(&[""]);
         for (answer, via) in ANSWERS.iter().flat_map(|answer| SURFACES.iter().map(move |via| (answer, via))) {
             self.approvals.with_label_values(&[answer, via]);
         }
@@ -362,6 +368,11 @@ impl Metrics {
         if notice {
             self.dead_notices.with_label_values(&labels).inc();
         }
+    }
+
+    /// Counts dead letters that were sent again; those of no channel went back to where decisions come from.
+    pub fn sent_again(&self, channel: Option<&ChannelId>, count: u64) {
+        self.replayed.with_label_values(&[channel.map_or("", ChannelId::as_str)]).inc_by(count);
     }
 
     /// The dead letters of no channel that this worker has written since it started.

@@ -5,12 +5,14 @@
     reason = "a test that cannot go on panics; the lint's own exception stops at test functions"
 )]
 
+mod approvals;
 mod architecture;
 mod broker;
 mod chaos;
 mod cli;
 mod dead_letters;
 mod main_job;
+mod operators;
 mod pool;
 mod support;
 mod worker;

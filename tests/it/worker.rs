@@ -2,6 +2,7 @@
 //!
 //! `main_job.rs` holds the safety sentence against everything at once. Here, each module holds one promise.
 
+mod channels_api;
 mod disk;
 mod embedded;
 mod looking_in;

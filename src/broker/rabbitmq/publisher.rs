@@ -34,6 +34,10 @@ pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 /// moves in less than a second.
 const SHARED_LIMIT: Duration = Duration::from_secs(5);
 
+/// The same for a batch to logs. A stream confirms within milliseconds; a confirm that got lost, as one may just after the stream was
+/// declared or its leader moved, never comes, and appending again costs a duplicate that every reader of a log expects.
+const LOG_LIMIT: Duration = Duration::from_secs(4);
+
 /// The longest that a message may wait in all: for a connection, for the batches before it, and for its confirm.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(20);
 
@@ -188,7 +192,11 @@ impl Task {
     async fn send(&self, line: Line, batch: Vec<Job>) -> Option<Line> {
         let (mails, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.mail, job.done)).unzip();
         let is_shared = mails.windows(2).any(|pair| pair[0].message.to != pair[1].message.to);
-        let limit = if is_shared && self.quarantine.is_some() { SHARED_LIMIT } else { CONFIRM_LIMIT };
+        let limit = match &self.quarantine {
+            None => LOG_LIMIT,
+            Some(_) if is_shared => SHARED_LIMIT,
+            Some(_) => CONFIRM_LIMIT,
+        };
         let outcome = tokio::time::timeout(limit, confirm(&line.channel, &mails)).await;
         let good = matches!(outcome, Ok(Ok(_)));
         if let Ok(outcome) = outcome {

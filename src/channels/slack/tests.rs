@@ -127,8 +127,8 @@ fn a_buttons_value_is_a_claim_of_ours_and_carries_no_text_of_the_decision() {
     let slack = slack_webhook(Some(SIGNING_SECRET));
     let body = body(&slack, &delivery(|_| ()), 1);
     let value = body["blocks"][2]["elements"][0]["value"].as_str().unwrap();
-    let claim = button::open(slack.signing_secrets(), value).unwrap();
-    assert!(claim.approval.is("apr_7") && claim.tool.is("slack.post_message"));
+    let claim = button::open(&slack.interactivity().signing_secrets, value).unwrap();
+    assert!(claim.approval.is("apr_7") && claim.tool.is("slack.post_message") && claim.channel.as_str() == "soc");
     assert_eq!(claim.expires_at.unwrap().to_string(), "2026-06-01T12:10:00Z");
     assert!(!value.contains("apr_7") && !value.contains("slack"));
 }
@@ -148,6 +148,7 @@ fn a_slack_channel_has_one_way_in() {
         ),
         ("bot_token = \"a\\u0007b\"\nchannel = \"C1\"", "bot_token: `bot_token` has characters that no token has"),
         ("webhook_url = \"{base}/a\"\nresponse_hosts = [\"https://x\"]", "response_hosts: `https://x` is not a host"),
+        ("webhook_url = \"{base}/a\"\napprovers = [\"U1\", \"@jane\"]", "approvers: `@jane` is not a member's id"),
     ];
     for (text, expected) in cases {
         let problems = problems(&KIND, text);
@@ -159,12 +160,12 @@ fn a_slack_channel_has_one_way_in() {
 fn what_clicks_are_held_against_comes_from_the_configuration() {
     let keys = "approvers = [\"U1\"]\nresponse_hosts = [\"hooks.slack-gov.com\"]\nsigning_secret = [\"new\", \"old\"]";
     let built = configured(&KIND, &format!("webhook_url = \"{{base}}/a\"\n{keys}")).value.flatten().unwrap();
-    let interactivity = built.channel.interactivity().unwrap();
-    assert_eq!(interactivity.approvers, Some(vec!["U1".into()]));
+    let interactivity = built.channel.answerable().unwrap().interactivity();
+    assert_eq!(interactivity.approvers, Some(vec!["U1".parse().unwrap()]));
     assert_eq!(interactivity.response_hosts, ["hooks.slack-gov.com"]);
     assert_eq!(interactivity.signing_secrets, [Secret::new("new"), Secret::new("old")]);
-    assert_eq!(slack_webhook(None).response_hosts(), ["hooks.slack.com"]);
-    assert_eq!(slack_webhook(None).approvers(), None);
+    let default = slack_webhook(None).interactivity().clone();
+    assert_eq!((default.approvers, default.response_hosts), (None, vec![String::from("hooks.slack.com")]));
 }
 
 proptest! {

@@ -10,7 +10,7 @@ use crate::{
     channels::Channel,
     dead_letters::{DeadLetter, LastReply},
     lane::{
-        Errand, LaneState, Origin,
+        CardPosted, Errand, LaneState, Origin,
         step::{self, Answer, Course, Fate, Form, Standing, Step, Tried},
     },
     model::{DeathReason, Ending, Reply, Verdict},
@@ -47,6 +47,9 @@ impl Lane {
         let why = self.tools.scrubber.scrub(verdict.why());
         let status = result.as_ref().ok().map(|reply| reply.status.as_u16());
         self.tell(&errands, &verdict, status, &why, took, &step);
+        if let (Ok(reply), Fate::Delivered, None) = (&result, &step.fate, digest) {
+            self.tell_of_card(&*channel, reply, &errands);
+        }
         let last = (!why.is_empty()).then(|| LastReply { status, text: why.clone(), at: self.tools.clock.now() });
         if let (true, Course::Pause { wait }) = (asked, step.course) {
             self.asked_until = Some(Instant::now() + wait);
@@ -71,6 +74,19 @@ impl Lane {
             error!(channel = %self.plan.id, status = reply.status.as_u16(), "judging a reply panicked: please report it");
             crate::channels::judging::by_status(reply)
         })
+    }
+
+    /// An approval's card is changed when it has been answered, so somebody must know where it is. Nothing waits for that: a card
+    /// that is not known stays as it is, and clicks on it are answered all the same.
+    fn tell_of_card(&self, channel: &dyn Channel, reply: &Reply, errands: &[Errand]) {
+        let [errand] = errands else { return };
+        let Some(asked) = errand.delivery.decision.approval_asked() else { return };
+        let posted = std::panic::catch_unwind(AssertUnwindSafe(|| channel.posted(reply)));
+        let Ok(Some(card)) = posted else { return };
+        let told = CardPosted { approval: asked.id.clone(), channel: self.plan.id.clone(), card };
+        if self.tools.posted.try_send(told).is_err() {
+            warn!(channel = %self.plan.id, decision = %errand.delivery.decision.id, "where the card was posted could not be kept: it will not be changed");
+        }
     }
 
     /// The one line of a try.

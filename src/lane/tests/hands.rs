@@ -57,6 +57,31 @@ async fn a_panic_in_packing_a_batch_costs_the_one_that_caused_it_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_an_approval_card_was_posted_is_told_and_nobody_waits_for_whoever_hears_it() {
+    let reply = |ts: &str| Ok(Reply::new(200, "").with_header("ts", ts));
+    let script = [status(200), status(503), reply("1"), reply("panic"), reply("2"), reply("3"), reply("4")];
+    let mut bench = Bench::new(ScriptedPost::new(script));
+    // The second one is sent twice, and where it was posted is told once.
+    for (id, posts) in [("no-name", 1), ("again", 3), ("panics", 4), ("b", 5), ("c", 6)] {
+        bench.hand_over(id).await;
+        bench.posts(posts).await;
+    }
+    // What asks nobody for anything is no approval's card.
+    let mut plain = bench.delivery("denied");
+    let json = String::from_utf8(plain.decision.raw().to_vec()).unwrap().replace("REQUIRE_APPROVAL", "DENY");
+    plain.decision = Arc::new(Decision::decode(json.into()).unwrap());
+    bench.handle.hand_over(plain, bench.receipt(), false).await;
+    bench.posts(7).await;
+    assert_eq!((bench.delivered(), bench.settled()), (6, 6));
+    let mut told = Vec::new();
+    while let Ok(CardPosted { approval, channel, card }) = bench.cards.try_recv() {
+        assert_eq!((&*approval, channel, card.conversation.as_str()), ("apr", bench.handle.id.clone(), "C1"));
+        told.push(card.ts);
+    }
+    assert_eq!(told, ["1", "2"], "there is room for two, and the third found none");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lane_whose_consumer_ended_ends_too_so_that_somebody_notices() {
     let Bench { queue, tracker, post, .. } = Bench::new(ScriptedPost::new([]));
     drop(post);

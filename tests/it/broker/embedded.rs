@@ -57,10 +57,12 @@ async fn everything_confirmed_survives_a_killed_process() {
         let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
         let first = lines.next().expect("the child says something").unwrap();
         assert!(first.starts_with("confirmed"), "{first}");
+        // Read all the while: a child that waits for room in the pipe would be killed between a deed and the word of it.
+        let said = std::thread::spawn(|| lines.map_while(Result::ok).chain([first]).collect::<Vec<String>>());
         tokio::time::sleep(Duration::from_millis(fastrand::u64(20..300))).await;
         child.kill().unwrap();
         child.wait().unwrap();
-        let said: Vec<String> = lines.map_while(Result::ok).chain([first]).collect();
+        let said = said.join().unwrap();
         let numbers = |what: &str| -> Vec<usize> {
             said.iter().filter_map(|line| line.strip_prefix(what)?.trim().parse().ok()).collect()
         };

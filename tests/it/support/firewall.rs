@@ -8,8 +8,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, future::join_all};
 use interven_alerts::model::Secret;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
-    types::FieldTable,
+    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
 };
 use tokio::time::{Instant, timeout};
 
@@ -71,6 +71,21 @@ impl Publisher {
         let exchange = format!("{}.decisions", self.prefix);
         let keyed = bodies.iter().enumerate().map(|(at, body)| (KEYS[at % 3], body));
         self.send(&exchange, keyed).await
+    }
+
+    /// Declares a queue that gets every answer to an approval, as the firewall does. The exchange must be there.
+    pub(crate) async fn listen_for_answers(&mut self, queue: &str) {
+        let channel = self.channel().await.unwrap();
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), options, arguments).await.unwrap();
+        let exchange = format!("{}.approvals", self.prefix);
+        let binding = QueueBindOptions::default();
+        channel
+            .queue_bind(queue.into(), exchange.as_str().into(), "#".into(), binding, FieldTable::default())
+            .await
+            .unwrap();
     }
 
     /// Puts one message straight into a queue of the worker's, as nobody but an operator by mistake would.

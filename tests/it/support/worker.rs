@@ -36,6 +36,7 @@ pub(crate) struct WorkerProcess {
     dir: PathBuf,
     data: PathBuf,
     flags: Vec<String>,
+    env: Vec<(&'static str, String)>,
     running: Option<Running>,
     starts: u32,
     client: reqwest::Client,
@@ -75,7 +76,7 @@ impl WorkerProcess {
         fs::create_dir_all(&dir).unwrap();
         let data = data_dir.map_or_else(|| dir.join("data"), Path::to_owned);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        let worker = Self { dir, data, flags: Vec::new(), running: None, starts: 0, client };
+        let worker = Self { dir, data, flags: Vec::new(), env: Vec::new(), running: None, starts: 0, client };
         worker.reconfigure(config);
         worker
     }
@@ -99,15 +100,36 @@ impl WorkerProcess {
 
     /// Asks its API with a token; status and answer.
     pub(crate) async fn api(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, serde_json::Value) {
+        self.asking(method, path, token, body).await.expect("the API answers")
+    }
+
+    /// The same, of a worker that may be killed meanwhile: `None` when no answer came.
+    pub(crate) fn asking(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: &str,
+    ) -> impl Future<Output = Option<(u16, serde_json::Value)>> + Send + use<> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.client.request(method, format!("{}{path}", self.server())).bearer_auth(token);
-        let reply = request.body(body.to_owned()).send().await.expect("the API answers");
-        (reply.status().as_u16(), serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap_or_default())
+        let request = request.body(body.to_owned());
+        async move {
+            let reply = request.send().await.ok()?;
+            let status = reply.status().as_u16();
+            Some((status, serde_json::from_slice(&reply.bytes().await.ok()?).unwrap_or_default()))
+        }
     }
 
     /// More flags for `run`.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(ToString::to_string));
+        self
+    }
+
+    /// One more variable of its environment.
+    pub(crate) fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
         self
     }
 
@@ -128,6 +150,7 @@ impl WorkerProcess {
         let log = self.dir.join(format!("log-{}", self.starts));
         let mut command = mortal(PROGRAM);
         command.args(["run", "--log-format", "json", "--config"]).arg(self.config()).args(&self.flags);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stderr(File::create(&log).unwrap());
         self.running = Some(Running { child: spawn(command), log, doors: None });
         let doors = eventually("the worker listens", PATIENCE, async || {

@@ -183,6 +183,7 @@ async fn the_commands_say_what_is_wrong_and_never_the_token() {
     assert!(said.code == 1 && said.out.contains("soc") && said.out.contains("flowing"), "{said:?}");
     let said = channels(&worker, &["list", "--json"], &server).await;
     let listed = said.json();
-    assert_eq!((said.code, &listed[0]["id"], &listed[0]["server"]), (0, &"soc".into(), &server.into()), "{said:?}");
+    let from = &listed[0]["servers"][0]["server"];
+    assert_eq!((said.code, &listed[0]["id"], from), (0, &"soc".into(), &server.into()), "{said:?}");
     assert!(listed[0]["endpoint"].as_str().unwrap().contains("..."), "the endpoint is masked: {said:?}");
 }

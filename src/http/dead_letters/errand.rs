@@ -1,0 +1,314 @@
+//! An errand: a replay or a purge, which may be of one letter or of a million.
+//!
+//! It is a task of its own, in batches, so that the general time limit of requests does not cut it and a caller that goes away
+//! never ends it in the middle of a batch: it stops after that, and what was confirmed is out of the store. What it holds is the
+//! ids (16 bytes a letter) and one batch. Replayed letters go to the queues of their lanes, where the lane's own pace holds.
+//!
+//! Who accepts `application/x-ndjson` gets a line of progress each second and the summary last. Everybody else gets the summary
+//! alone; while that is long in coming, line breaks, which JSON allows, show that the connection lives.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    convert::Infallible,
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream;
+use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior, interval},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use uuid::Uuid;
+
+use super::{ApiError, Caller, Inside, Order, trouble};
+use crate::{
+    dead_letters::{DeadLetterError, LetterId, Replay, ReplayReport, replay::BATCH_LETTERS},
+    http::guard::audit,
+    model::ChannelId,
+};
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How long the summary alone is waited for before the answer begins, so that an errand that fails at once has a status of its
+/// own; and how often a line break is sent from then on.
+const SUMMARY_MAX: Duration = Duration::from_secs(15);
+const BREAK_EVERY: Duration = Duration::from_secs(15);
+/// Letters that are deleted together.
+const PURGE_BATCH: usize = 1_024;
+
+const NDJSON: &str = "application/x-ndjson";
+
+/// What is done to letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Replay,
+    Purge,
+}
+
+/// One errand. Its place is free again when it is done.
+pub(super) struct Errand {
+    pub(super) inside: Inside,
+    pub(super) deed: Deed,
+    pub(super) order: Order,
+    pub(super) caller: Caller,
+    pub(super) worker: Uuid,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// How far it is. `of` is there when the letters have been found.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Progress {
+    of: Option<u64>,
+    seen: u64,
+    done: u64,
+}
+
+/// What it did.
+#[derive(Debug, Serialize)]
+struct Summary {
+    worker: Uuid,
+    dry_run: bool,
+    /// How many letters were meant.
+    selected: u64,
+    #[serde(flatten)]
+    report: Report,
+    /// Why it stopped before its end.
+    stopped: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Report {
+    Replay(ReplayReport),
+    Purge { purged: u64 },
+}
+
+/// What it did, and what ended it before its end.
+struct Outcome {
+    summary: Summary,
+    trouble: Option<DeadLetterError>,
+}
+
+/// Whether the caller wants progress.
+pub(super) fn wants_lines(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    accepts.flat_map(|value| value.split(',')).any(|kind| kind.split(';').next().unwrap_or(kind).trim() == NDJSON)
+}
+
+/// Begins the errand and answers as it goes.
+pub(super) async fn answer(errand: Errand, tasks: &TaskTracker, by_lines: bool) -> Response {
+    let stop = errand.inside.draining.child_token();
+    let (told, progress) = watch::channel(Progress::default());
+    // Goes with the answer: when nobody takes that any more, the errand is told to stop.
+    let caller_is_there = stop.clone().drop_guard();
+    let mut task = tasks.spawn(errand.run(told, stop));
+    if by_lines {
+        let following = Following::new(task, Some(progress), PROGRESS_EVERY, caller_is_there);
+        return ([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], following.into_body()).into_response();
+    }
+    match tokio::time::timeout(SUMMARY_MAX, &mut task).await {
+        Ok(Ok(Outcome { summary, trouble: None })) => Json(summary).into_response(),
+        Ok(Ok(Outcome { trouble: Some(error), .. })) => trouble(&error).into_response(),
+        Ok(Err(_)) => lost().into_response(),
+        Err(_) => {
+            let following = Following::new(task, None, BREAK_EVERY, caller_is_there);
+            let json = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, json)], following.into_body()).into_response()
+        }
+    }
+}
+
+fn lost() -> ApiError {
+    ApiError {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        code: "failed",
+        message: String::from("it has ended unexpectedly"),
+        hint: "look at the worker's log, and ask for the dead letters that are left",
+    }
+}
+
+/// An answer that goes along with its errand.
+struct Following {
+    /// Gone when its outcome was told.
+    task: Option<JoinHandle<Outcome>>,
+    /// Where lines are wanted.
+    progress: Option<watch::Receiver<Progress>>,
+    ticks: Interval,
+    _caller_is_there: DropGuard,
+}
+
+impl Following {
+    fn new(
+        task: JoinHandle<Outcome>,
+        progress: Option<watch::Receiver<Progress>>,
+        every: Duration,
+        caller_is_there: DropGuard,
+    ) -> Self {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { task: Some(task), progress, ticks, _caller_is_there: caller_is_there }
+    }
+
+    fn into_body(self) -> Body {
+        Body::from_stream(stream::unfold(self, |mut following| async {
+            let part = following.next().await?;
+            Some((Ok::<Bytes, Infallible>(part), following))
+        }))
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        let task = self.task.as_mut()?;
+        let outcome = tokio::select! {
+            biased;
+            outcome = task => outcome,
+            _ = self.ticks.tick() => {
+                let now = self.progress.as_ref().map(|progress| *progress.borrow());
+                return Some(now.map_or_else(|| Bytes::from_static(b"\n"), |now| line(&serde_json::json!({"progress": now}))));
+            }
+        };
+        self.task = None;
+        let last = match outcome {
+            Ok(Outcome { summary, trouble: None }) if self.progress.is_none() => serde_json::json!(summary),
+            Ok(Outcome { summary, trouble: None }) => serde_json::json!({"summary": summary}),
+            Ok(Outcome { summary, trouble: Some(error) }) => {
+                serde_json::json!({"summary": summary, "error": trouble(&error).as_json()})
+            }
+            Err(_) => serde_json::json!({"error": lost().as_json()}),
+        };
+        Some(line(&last))
+    }
+}
+
+fn line(value: &serde_json::Value) -> Bytes {
+    format!("{value}\n").into()
+}
+
+impl Errand {
+    async fn run(self, told: watch::Sender<Progress>, stop: CancellationToken) -> Outcome {
+        let what = match self.deed {
+            Deed::Replay => "replay_dead_letters",
+            Deed::Purge => "purge_dead_letters",
+        };
+        if !self.order.dry_run {
+            audit(&self.caller, what, &self.order.words, "begun");
+        }
+        let mut summary = Summary {
+            worker: self.worker,
+            dry_run: self.order.dry_run,
+            selected: 0,
+            report: match self.deed {
+                Deed::Replay => Report::Replay(ReplayReport::default()),
+                Deed::Purge => Report::Purge { purged: 0 },
+            },
+            stopped: None,
+        };
+        let trouble = self.carry_out(&mut summary, &told, &stop).await.err();
+        if !self.order.dry_run {
+            audit(&self.caller, what, &self.order.words, &in_words(&summary, trouble.as_ref()));
+        }
+        Outcome { summary, trouble }
+    }
+
+    async fn carry_out(
+        &self,
+        summary: &mut Summary,
+        told: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> Result<(), DeadLetterError> {
+        let ids = self.inside.store.select(&self.order.filter).await?;
+        summary.selected = ids.len() as u64;
+        told.send_replace(Progress { of: Some(summary.selected), ..Progress::default() });
+        match &mut summary.report {
+            Report::Replay(report) => summary.stopped = self.replay(&ids, report, told, stop).await?,
+            Report::Purge { purged } if self.order.dry_run => *purged = summary.selected,
+            Report::Purge { purged } => summary.stopped = self.purge(&ids, purged, told, stop).await?,
+        }
+        Ok(())
+    }
+
+    async fn replay(
+        &self,
+        ids: &[LetterId],
+        last: &mut ReplayReport,
+        told: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> Result<Option<&'static str>, DeadLetterError> {
+        let Inside { store, broker, metrics, clock, .. } = &self.inside;
+        let shown = self.inside.channels.borrow().clone();
+        let known: HashSet<&ChannelId> = shown.iter().map(|channel| &channel.id).collect();
+        let mut counted: BTreeMap<Option<ChannelId>, u64> = BTreeMap::new();
+        let mut stopped = None;
+        let go_on = |report: &ReplayReport| {
+            for (channel, count) in report.by_channel.iter().filter(|_| !self.order.dry_run) {
+                let before = counted.insert(channel.clone(), *count).unwrap_or(0);
+                metrics.sent_again(channel.as_ref(), count - before);
+            }
+            let refused = report.failed - last.failed >= BATCH_LETTERS as u64 && report.replayed == last.replayed;
+            last.clone_from(report);
+            told.send_modify(|progress| (progress.seen, progress.done) = (report.seen(), report.replayed));
+            // What is done is done, however it ends.
+            if report.seen() < ids.len() as u64 {
+                stopped = self.told_to_stop(stop).or(refused.then_some("nothing of a whole batch could be replayed"));
+            }
+            stopped.is_none()
+        };
+        let known = |channel: &ChannelId| known.contains(channel);
+        let broker = broker.as_ref();
+        let replay = Replay { store, broker, known: &known, clock: *clock, dry_run: self.order.dry_run };
+        let report = replay.run_while(ids, go_on).await?;
+        *last = report;
+        Ok(stopped)
+    }
+
+    async fn purge(
+        &self,
+        ids: &[LetterId],
+        purged: &mut u64,
+        told: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> Result<Option<&'static str>, DeadLetterError> {
+        for ids in ids.chunks(PURGE_BATCH) {
+            if let Some(why) = self.told_to_stop(stop) {
+                return Ok(Some(why));
+            }
+            *purged += self.inside.store.remove(ids.to_vec()).await? as u64;
+            told.send_modify(|progress| (progress.seen, progress.done) = (progress.seen + ids.len() as u64, *purged));
+        }
+        Ok(None)
+    }
+
+    fn told_to_stop(&self, stop: &CancellationToken) -> Option<&'static str> {
+        if self.inside.draining.is_cancelled() {
+            return Some("the worker stops");
+        }
+        stop.is_cancelled().then_some("the caller has gone")
+    }
+}
+
+/// What was done in one line.
+fn in_words(summary: &Summary, trouble: Option<&DeadLetterError>) -> String {
+    let done = match &summary.report {
+        Report::Replay(report) => {
+            let ReplayReport { replayed, skipped_expired, skipped_no_channel, failed, .. } = report;
+            format!(
+                "replayed {replayed}, skipped {skipped_expired} expired and {skipped_no_channel} without channel, failed {failed}"
+            )
+        }
+        Report::Purge { purged } => format!("purged {purged}"),
+    };
+    let ended = trouble.map(ToString::to_string).or(summary.stopped.map(str::to_owned));
+    let ended = ended.map_or_else(String::new, |why| format!("; ended early: {why}"));
+    format!("{done} of {}{ended}", summary.selected)
+}
