@@ -453,6 +453,13 @@ def workers():
     board.stat("Dead letters on the broker", "In the queue of last resort, because no store takes them.",
                f"max(interven_alerts_dead_letters_waiting{{{POOL}}})", "none", colours=ZERO_IS_WELL,
                links=[runbook("IntervenAlertsDeadLettersWaitOnBroker")])
+    board.series("Channels that cannot be read",
+                 "Made over the API or in the console, and unreadable for this worker: its key, version or `[egress]` differ. What they "
+                 "want is held.",
+                 [(f"interven_alerts_channels_unreadable{{{POOL}}}", "{{instance}}")], "none", lines=[(1, RED)],
+                 links=[runbook("IntervenAlertsChannelsUnreadable")])
+    board.series("Dead letters sent again", "By the worker that had them, whichever worker delivers them.",
+                 [(f"sum by (instance) (rate(interven_alerts_replayed_total{{{POOL}}}[$__rate_interval]))", "{{instance}}")], "cps")
     board.series("Decisions in, by worker", "Decisions read from the broker. All workers consume one queue, so these are much "
                                             "the same.",
                  [(f"sum by (instance) "
