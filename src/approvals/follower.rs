@@ -7,7 +7,7 @@
 
 use std::{
     mem,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -52,7 +52,7 @@ impl Approvals {
             }
             let since = health.borrow_and_update().reconnects;
             let outcome = tokio::select! {
-                outcome = inner.read(&mut wait) => outcome,
+                outcome = inner.read(since, &mut wait) => outcome,
                 anew = made_anew(&mut health, since) => {
                     if anew {
                         continue;
@@ -71,7 +71,7 @@ impl Approvals {
 
 impl Inner {
     /// Reads the whole log into a new table, puts it in the old one's place, then takes each record in as it comes.
-    async fn read(self: &Arc<Self>, wait: &mut Duration) -> Result<(), BrokerError> {
+    async fn read(self: &Arc<Self>, since: u64, wait: &mut Duration) -> Result<(), BrokerError> {
         let present = self.find_present().await?;
         let mut records = self.broker.read(Log::Approvals, Start::First, End::Follow);
         let mut table = Table::default();
@@ -95,6 +95,9 @@ impl Inner {
         }
         *wait = AGAIN_FIRST;
         self.replace(table);
+        self.read_after.store(since, Ordering::Relaxed);
+        // An error says that nobody listens.
+        drop(self.news.send(News::Whole));
         while let Some(record) = records.recv().await {
             if let Some(entry) = decode(&record?) {
                 self.take_in(entry);
@@ -116,8 +119,6 @@ impl Inner {
             }
         }
         self.known.send_replace(true);
-        // An error says that nobody listens.
-        drop(self.news.send(News::Whole));
     }
 
     /// Appends again what the log has lost, beside the following.

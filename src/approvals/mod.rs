@@ -27,7 +27,10 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -184,6 +187,8 @@ struct Inner {
     terms: Terms,
     table: RwLock<Table>,
     known: watch::Sender<bool>,
+    /// After how many reconnects the log was last read to its end.
+    read_after: AtomicU64,
     news: broadcast::Sender<News>,
     /// Answers under way: finished also when nobody waits for them any more.
     tasks: TaskTracker,
@@ -211,6 +216,7 @@ impl Approvals {
             terms,
             table: RwLock::default(),
             known: watch::Sender::new(false),
+            read_after: AtomicU64::new(0),
             news: broadcast::Sender::new(NEWS_MAX),
             tasks,
             places: Semaphore::new(ANSWERS_MAX),
@@ -310,6 +316,12 @@ impl Inner {
 
     fn won_here(&self) -> MutexGuard<'_, HashSet<Name>> {
         self.won_here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the table says what the log says at present, and not only what it said before the connection was lost.
+    fn is_current(&self) -> bool {
+        let health = *self.broker.health().borrow();
+        health.connected && *self.known.borrow() && self.read_after.load(Ordering::Relaxed) == health.reconnects
     }
 
     async fn append(&self, entry: &Entry) -> Result<(), PublishError> {

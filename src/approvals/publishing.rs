@@ -165,8 +165,14 @@ impl Publisher<'_> {
             .map(|(name, _)| name.clone())
             .take(UNDER_WAY_MAX - self.under_way.len().min(UNDER_WAY_MAX))
             .collect();
+        let is_current = self.inner.is_current();
         for name in due {
             let Some(plan) = self.plans.remove(&name) else { continue };
+            if !plan.own && !plan.confirmed && !is_current {
+                // It may have been published by the others, of whom we hear nothing now.
+                self.plans.insert(name, Plan { due: now + more(AGAIN_FIRST, 1.0), ..plan });
+                continue;
+            }
             let approval = self.inner.table().get(&name).cloned();
             let Some(answered) = approval.filter(|approval| !approval.published).as_ref().and_then(Answered::of) else {
                 continue;

@@ -142,7 +142,7 @@ pub(super) async fn test(args: &channels_test::Args, shell: &mut Shell<'_>) -> R
     print_answer(&args.channel, args.json, &answer, shell)
 }
 
-/// Prints what a running worker says about its test: `{outcome, status, took_ms, answer}`.
+/// Prints what a running worker says about its test: `{outcome, status, took_ms, answer, endpoint, meaning}`.
 fn print_answer(channel: &str, json: bool, answer: &Value, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let text = |key: &str| answer[key].as_str().map(printable).unwrap_or_default();
     let outcome = text("outcome");
@@ -152,9 +152,11 @@ fn print_answer(channel: &str, json: bool, answer: &Value, shell: &mut Shell<'_>
         let status = answer["status"].as_u64().map_or_else(|| String::from("no reply"), |code| format!("HTTP {code}"));
         let took = answer["took_ms"].as_u64().unwrap_or(0);
         let channel = printable(channel);
+        let endpoint = answer["endpoint"].as_str().map_or_else(String::new, |to| format!(" to {}", printable(to)));
+        let meaning = answer["meaning"].as_str().map_or_else(|| outcome.clone(), printable);
         writeln!(
             shell.out,
-            "{channel}: a worker posted a sample\n  reply    {status} after {took} ms: {}\n  verdict  {outcome}",
+            "{channel}: a worker posted a sample{endpoint}\n  reply    {status} after {took} ms: {}\n  verdict  {meaning}",
             text("answer")
         )?;
     }

@@ -86,7 +86,7 @@ pub struct Inside {
     /// What is asked for, answered and granted.
     pub approvals: Approvals,
     /// Who takes clicks of Slack's.
-    pub slack: interactions::Desk,
+    pub slack: interactions::Reception,
     /// The time.
     pub clock: Clock,
 }

@@ -13,7 +13,6 @@ use tokio::{
 
 use super::*;
 use crate::{
-    approvals::Terms,
     broker::embedded::{Embedded, EmbeddedSettings},
     dead_letters::StoreOptions,
     export,
@@ -58,8 +57,13 @@ impl House {
         let terms = terms::Terms::new("https://alerts.example.com", Duration::from_hours(12), Vec::new());
         let terms = watch::Sender::new(Arc::new(terms));
         let channels = watch::Sender::new(Arc::from([]));
-        let approvals =
-            Approvals::new(Arc::clone(&broker), Clock::System, Metrics::new(), Terms::default(), TaskTracker::new());
+        let approvals = Approvals::new(
+            Arc::clone(&broker),
+            Clock::System,
+            Metrics::new(),
+            crate::approvals::Terms::default(),
+            TaskTracker::new(),
+        );
         let inside = Inside {
             metrics: Metrics::new(),
             store,
@@ -81,7 +85,7 @@ impl House {
                 watch::Sender::new(None).subscribe(),
                 watch::Sender::default().subscribe(),
             ),
-            slack: crate::interactions::Desk::idle(approvals.clone()),
+            slack: crate::interactions::Reception::idle(approvals.clone()),
             approvals,
             clock: Clock::System,
         };

@@ -2,7 +2,7 @@
 //!
 //! A click is believed when Slack's signature says that Slack sent it (`signature.rs`), when it is a click on one of our buttons
 //! (`payload.rs`) whose sealed value names a channel that the signature's app belongs to, and when its approvers have the one who
-//! clicked among them (`desk.rs`). Whether it is the answer is the approvals' business. Then every card of the approval is made
+//! clicked among them (`reception.rs`). Whether it is the answer is the approvals' business. Then every card of the approval is made
 //! anew from our own data (`renewing.rs`), by whichever worker comes first, and `courier.rs` posts it.
 //!
 //! Cards that a bot posted can be changed at any time. One that a webhook posted can be changed only by a click on it: within half
@@ -10,11 +10,11 @@
 //!
 //! Absent on purpose: HTTP (`http` hands headers and body over), and what a card looks like (`channels::slack`).
 //!
-//! Start with [`Desk::take`].
+//! Start with [`Reception::take`].
 
 mod courier;
-mod desk;
 pub mod payload;
+mod reception;
 mod renewing;
 pub mod signature;
 
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use self::{
     courier::Courier,
-    desk::{Desk, Taken},
+    reception::{Reception, Taken},
     renewing::Renewer,
 };
 use crate::{

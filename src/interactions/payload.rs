@@ -83,8 +83,8 @@ struct Team {
 struct Action {
     #[serde(default)]
     r#type: Option<String>,
-    #[serde(default)]
-    action_id: Option<String>,
+    #[serde(default, rename = "action_id")]
+    id: Option<String>,
     #[serde(default)]
     value: Option<String>,
 }
@@ -106,7 +106,7 @@ pub fn read(body: &[u8]) -> Result<Press, Ignored> {
     let Interaction { user, team, response_url, actions } =
         serde_json::from_str(&payload).map_err(|_| Ignored::Shape)?;
     let [action] = <[Action; 1]>::try_from(actions).map_err(|_| Ignored::Actions)?;
-    let answer = match (action.r#type.as_deref(), action.action_id.as_deref()) {
+    let answer = match (action.r#type.as_deref(), action.id.as_deref()) {
         (Some("button"), Some("approve")) => Answer::Approve,
         (Some("button"), Some("deny")) => Answer::Deny,
         _ => return Err(Ignored::Button),

@@ -50,6 +50,10 @@ const UPDATES_EVERY: Duration = Duration::from_millis(1_200);
 const TRIED_FOR: Duration = Duration::from_hours(1);
 const WORTH_FOR: Duration = Duration::from_hours(24);
 
+/// How long it is waited for what was asked, where a click was faster, and how often it is looked: a card without it says little.
+const DECISION_MAX: Duration = Duration::from_secs(3);
+const DECISION_EVERY: Duration = Duration::from_millis(200);
+
 /// The least wait where somebody has to mend something first.
 const BROKEN_WAIT: Duration = Duration::from_mins(1);
 
@@ -68,7 +72,7 @@ struct Key {
 }
 
 /// What is known about the making anew of a card.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Job {
     /// Its place in the agenda; `None` while it is under way.
     place: Option<(Instant, u64)>,
@@ -125,7 +129,7 @@ impl Agenda {
         let key = entry.remove();
         let job = self.jobs.get_mut(&key)?;
         job.place = None;
-        Some((key, job.clone()))
+        Some((key, *job))
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -261,7 +265,7 @@ impl Renewer {
                 continue;
             }
             job.in_turn = false;
-            let (tools, of) = (self.tools.clone(), (key.clone(), job.clone()));
+            let (tools, of) = (self.tools.clone(), (key.clone(), job));
             under_way.spawn(async move {
                 let worked = AssertUnwindSafe(work(&tools, key, job)).catch_unwind().await;
                 worked.unwrap_or_else(|_panic| {
@@ -325,6 +329,9 @@ async fn renew(tools: &Tools, key: &Key, job: &mut Job) -> Step {
     // Another worker may have done it, or there is an answer now where there was none.
     if !wanted(&approval, now).contains(key) {
         return Step::Nothing;
+    }
+    if approval.decision.is_none() && job.began.elapsed() < DECISION_MAX {
+        return Step::Again(DECISION_EVERY);
     }
     let board = Arc::clone(&tools.board.borrow());
     let answered = Answered::of(&approval);

@@ -19,6 +19,10 @@
 //! are routed to it, and wait in its queue for a worker that can read it. The price is that who can read the log sees which
 //! decisions a channel wants; auditors see that anyhow.
 //!
+//! **What a change does not promise**: a moment. The worker that was asked has done it when it answers; the others follow the log,
+//! and what they take in before they have read it, within a second as a rule, goes by what was before. Only at its start does a
+//! worker take nothing in before it knows the log (`app/steward.rs`).
+//!
 //! Absent on purpose: HTTP (`http`), and the running of channels (`app`).
 //!
 //! Start with `draft.rs`, then [`Desk`].

@@ -10,16 +10,15 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use interven_alerts::model::Clock;
 use serde_json::{Value, json};
 
-use crate::support::{
-    eventually,
-    scene::token_of,
-    worker::{PATIENCE, WorkerProcess},
-};
+use crate::support::{eventually, scene::token_of, worker::WorkerProcess};
 
 /// The tokens of everybody who answers, and of one who only looks.
 fn tokens() -> String {
     ["analyst", "admin", "auditor"].map(token_of).concat()
 }
+
+/// How long a broker that boots on a loaded machine, and workers that find it again, may take.
+const LONG: Duration = Duration::from_mins(2);
 
 const ANALYSTS: [(&str, &str); 2] = [("the-analyst", "token-of-analyst"), ("the-admin", "token-of-admin")];
 const LOOKS: &str = "token-of-auditor";
@@ -44,7 +43,7 @@ async fn look(worker: &WorkerProcess, approval: &str) -> (u16, Value) {
 async fn until_asked(workers: &[WorkerProcess], approval: &str) {
     for worker in workers {
         let known = async || (look(worker, approval).await.0 == 200).then_some(());
-        eventually("the approval is known", PATIENCE, known).await;
+        eventually("the approval is known", LONG, known).await;
     }
 }
 
@@ -91,7 +90,7 @@ fn with_status(given: &[Given], status: u16) -> Vec<&Given> {
 async fn until_agreed(workers: &[WorkerProcess], approval: &str) -> Value {
     let mut all = Vec::new();
     for worker in workers {
-        let said = eventually("the answer is published", PATIENCE, async || {
+        let said = eventually("the answer is published", LONG, async || {
             let (status, said) = look(worker, approval).await;
             (status == 200 && said["published"] == true).then_some(said)
         })

@@ -13,6 +13,7 @@ mod chaos;
 mod cli;
 mod dead_letters;
 mod export;
+mod interactions;
 mod main_job;
 mod operators;
 mod pool;

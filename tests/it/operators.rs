@@ -226,6 +226,14 @@ async fn explain_over_the_pool_says_what_the_file_says_and_wrong_usage_is_told()
     let said = stage.ask("auditor", &["channels", "list"]).await;
     assert!(said.out.contains("WORKERS") && said.out.contains("2 flowing"), "{said:?}");
 
+    let said = stage.ask("analyst", &["channels", "test", "soc"]).await;
+    assert!(said.code == 0 && said.out.contains("soc: a worker posted a sample to http"), "{said:?}");
+    let tested = stage.json("analyst", &["channels", "test", "soc"]).await;
+    assert_eq!((&tested["outcome"], &tested["status"]), (&json!("delivered"), &json!(200)), "{tested}");
+    assert_eq!(stage.scene.taken(), 2);
+    let said = stage.ask("auditor", &["channels", "test", "soc"]).await;
+    assert!(said.code == 1 && said.err.contains("may not test"), "{said:?}");
+
     let server = stage.pool[0].server();
     let data = stage.pool[0].dir().join("data").display().to_string();
     for (arguments, code, says) in [

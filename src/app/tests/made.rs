@@ -14,7 +14,11 @@ fn key(text: &str) -> Key {
 
 /// A put of a Discord channel, sealed with the key of this text.
 fn put(channel: &str, hook: &str, text: &str) -> Entry {
-    let config = json!({"kind": "discord", "webhook_url": format!("https://discord.com/api/webhooks/1/{hook}")});
+    put_at(channel, &format!("https://discord.com/api/webhooks/1/{hook}"), text)
+}
+
+fn put_at(channel: &str, url: &str, text: &str) -> Entry {
+    let config = json!({"kind": "discord", "webhook_url": url});
     let sealed = key(text).seal("channels", channel, config.to_string().as_bytes()).unwrap();
     let open = json!({"kind": "discord"}).as_object().unwrap().clone();
     let content = Content { sealed: sealed.into(), open: Arc::new(open) };
@@ -99,6 +103,20 @@ async fn a_channel_that_cannot_be_read_holds_what_it_wants_until_it_can() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(house.state("made"), Some(LaneState::Stopped));
     house.hears(entry("made", Deed::Resume)).await;
+    house.until("made", &LaneState::Flowing).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_guard_of_the_file_stops_a_channel_that_it_forbids_and_lets_it_go_on_when_it_no_longer_does() {
+    crate::tls::install();
+    let mut house = House::with_key("", true, Some(key(TEXT)));
+    house.news.send(whole([put_at("made", "https://10.1.2.3/hook", TEXT)])).await.unwrap();
+    house.opens().await;
+    house.until("made", &LaneState::Flowing).await;
+    let reloaded = house.reload("[egress]\ndeny = [\"10.0.0.0/8\"]\n").await.unwrap();
+    assert_eq!((reloaded.changed, reloaded.removed.len()), ([id("made")].into(), 0));
+    house.until("made", &LaneState::Stopped).await;
+    house.reload("").await.unwrap();
     house.until("made", &LaneState::Flowing).await;
 }
 

@@ -65,6 +65,9 @@ struct Change<'a> {
     ts: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     replace_original: Option<bool>,
+    /// What is changed is read as if somebody had typed it, unless we say how a message that is posted is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parse: Option<&'static str>,
     text: String,
     /// Written also where there are none: otherwise the old ones stay.
     blocks: Vec<Block<'a>>,
@@ -78,6 +81,7 @@ impl Slack {
         let mut change = written(ended, card.as_ref(), plain);
         change.channel = Some(&posted.conversation);
         change.ts = Some(&posted.ts);
+        change.parse = Some("none");
         Some(Parcel { endpoint: update, headers: self.headers.clone(), body: json(&change) })
     }
 
@@ -114,13 +118,12 @@ fn written<'a>(ended: &Ended<'_>, card: Option<&'a Card<'_>>, plain: bool) -> Ch
     let (mut text, mut blocks) = (String::with_capacity(512), Vec::new());
     let headline = card.map_or("[Interven] REQUIRE_APPROVAL", |card| &card.headline);
     let mut rows = String::with_capacity(512);
-    match card {
-        Some(card) => MARKUP.rows(&mut rows, card, if plain { Rooms::PLAIN } else { Rooms::CARD }),
-        None => {
-            MARKUP.strong(&mut rows, "approval:");
-            rows.push(' ');
-            MARKUP.quote(&mut rows, ended.approval.unwrap_or("-"), NAME_UNITS_MAX);
-        }
+    if let Some(card) = card {
+        MARKUP.rows(&mut rows, card, if plain { Rooms::PLAIN } else { Rooms::CARD });
+    } else {
+        MARKUP.strong(&mut rows, "approval:");
+        rows.push(' ');
+        MARKUP.quote(&mut rows, ended.approval.unwrap_or("-"), NAME_UNITS_MAX);
     }
     let view = card.and_then(Card::view);
     if plain {
@@ -135,7 +138,7 @@ fn written<'a>(ended: &Ended<'_>, card: Option<&'a Card<'_>>, plain: bool) -> Ch
         blocks = vec![Block::header(headline), Block::section(rows), Block::section(status)];
         blocks.extend(Block::actions(view.into_iter().map(|link| Element::link("view", link)).collect()));
     }
-    Change { channel: None, ts: None, replace_original: None, text, blocks }
+    Change { channel: None, ts: None, replace_original: None, parse: None, text, blocks }
 }
 
 /// Writes how it ended: `Approved by NAME (ID) at TIME, in Slack`.

@@ -65,7 +65,7 @@ fn a_bot_changes_its_message_in_place_and_a_webhook_cannot() {
     assert!(parcel.headers[http::header::AUTHORIZATION].is_sensitive());
     let change = body(&parcel);
     assert_eq!((&change["channel"], &change["ts"]), (&"C1".into(), &"17.0001".into()));
-    assert!(change.get("replace_original").is_none());
+    assert!(change.get("replace_original").is_none() && change["parse"] == "none");
     assert_eq!(body(&slack_bot().change(&posted, &ended, &links(), true).unwrap())["blocks"], serde_json::json!([]));
     assert!(slack_webhook(None).change(&posted, &ended, &links(), false).is_none());
     // Only the webhook's or the click's own URL is the right to post there: the bot's token stays at home.

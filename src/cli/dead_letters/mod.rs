@@ -54,6 +54,13 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List dead letters, newest first
+    #[command(after_long_help = "\
+Examples:
+  interven-alerts dead-letters list                                      the newest 100
+  interven-alerts dead-letters list --by-cause                           what they died of, most letters first
+  interven-alerts dead-letters list --channel soc-slack --limit 1000 --json | jq -r '.letters[].decision_id'
+
+A list shows 1,000 letters at most; `export` has no end.")]
     List {
         #[command(flatten)]
         filter: Filter,
@@ -94,6 +101,12 @@ It needs ids, filters or --all. Over the API it needs the role `admin`. `export`
         choice: Choice,
     },
     /// Write dead letters to standard output, one a line
+    #[command(after_long_help = "\
+Examples:
+  interven-alerts dead-letters export > letters.ndjson
+  interven-alerts dead-letters export --reason malformed | jq -r .body
+
+Newest first over all workers, page by page: an export of any size takes the memory of a page. `import` reads it again.")]
     Export {
         #[command(flatten)]
         filter: Filter,

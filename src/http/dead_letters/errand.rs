@@ -312,3 +312,35 @@ fn in_words(summary: &Summary, trouble: Option<&DeadLetterError>) -> String {
     let ended = ended.map_or_else(String::new, |why| format!("; ended early: {why}"));
     format!("{done} of {}{ended}", summary.selected)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an answer says whose errand takes three quarters of a minute and then ends so.
+    async fn told(trouble: Option<DeadLetterError>) -> Bytes {
+        let report = Report::Purge { purged: 7 };
+        let summary = Summary { worker: Uuid::nil(), dry_run: false, selected: 9, report, stopped: None };
+        let task = TaskTracker::new().spawn(async move {
+            tokio::time::sleep(BREAK_EVERY * 3).await;
+            Outcome { summary, trouble }
+        });
+        let caller_is_there = CancellationToken::new().drop_guard();
+        let body = Following::new(task, None, BREAK_EVERY, caller_is_there).into_body();
+        axum::body::to_bytes(body, 10_000).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_summary_that_is_long_in_coming_has_nothing_but_line_breaks_before_it() {
+        let bytes = told(None).await;
+        assert!(bytes.starts_with(b"\n\n"), "{bytes:?}");
+        let told: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((&told["purged"], &told["selected"]), (&7.into(), &9.into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_errand_that_fails_in_the_middle_says_why_and_what_it_had_done() {
+        let told: serde_json::Value = serde_json::from_slice(&told(Some(DeadLetterError::Closed)).await).unwrap();
+        assert_eq!((&told["error"]["code"], &told["summary"]["purged"]), (&"store_unavailable".into(), &7.into()));
+    }
+}

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{answer_all, asks, assert_one_answer, look, tokens, until_agreed, until_asked, with_status};
+use super::{LONG, answer_all, asks, assert_one_answer, look, tokens, until_agreed, until_asked, with_status};
 use crate::support::{
     eventually,
     firewall::Publisher,
@@ -175,7 +175,7 @@ async fn a_broker_that_crashes_among_answers_leaves_one_answer() {
     let mut all = Vec::new();
     for (approval, _) in &answers {
         // Those that were in doubt may all be lost; then the next one counts.
-        eventually("somebody's answer counts", PATIENCE, async || {
+        eventually("somebody's answer counts", LONG, async || {
             let one = answer_all(&stage.workers[..1], approval, 1, |_| {}).await;
             matches!(one[0].reply, Some((200 | 409, _))).then_some(())
         })

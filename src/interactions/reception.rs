@@ -1,4 +1,4 @@
-//! The desk: takes a request of Slack's, and says within a second or so how it is to be answered.
+//! The reception: takes a request of Slack's, and says within a second or so how it is to be answered.
 //!
 //! What a click comes to may take longer: the broker may be away. Slack wants to hear within three seconds, so the click goes on
 //! as a task that a stop of the worker waits for. One that could not even be recorded within a second is not lost in silence: if
@@ -64,7 +64,7 @@ pub enum Taken {
 
 /// Takes clicks. Cheap to clone.
 #[derive(Clone)]
-pub struct Desk(Arc<Inner>);
+pub struct Reception(Arc<Inner>);
 
 struct Inner {
     approvals: Approvals,
@@ -95,8 +95,8 @@ enum Recognised<'b> {
     Stranger,
 }
 
-impl Desk {
-    /// A desk for clicks on the cards of the channels on `board`. Clicks under way are tasks of `tasks`; that the cards of an
+impl Reception {
+    /// A reception for clicks on the cards of the channels on `board`. Clicks under way are tasks of `tasks`; that the cards of an
     /// approval are to be made anew is told to `renew`.
     pub fn new(
         approvals: Approvals,
@@ -110,7 +110,7 @@ impl Desk {
         Self(Arc::new(Inner { approvals, board, courier, renew, tasks, places, forged, replaced }))
     }
 
-    /// A desk that knows no channel, for tests of what stands around it.
+    /// A reception that knows no channel, for tests of what stands around it.
     #[cfg(test)]
     pub(crate) fn idle(approvals: Approvals) -> Self {
         tests::idle(approvals)
@@ -195,10 +195,9 @@ impl Desk {
             inner.settle(&board, &press, click, url, heard, from).await;
         });
         match tokio::time::timeout(RECORDED_MAX, recorded).await {
-            Ok(Ok(true)) => Taken::Heard,
+            // One that takes longer goes on, and whoever clicked will see what comes of it.
+            Ok(Ok(true)) | Err(_) => Taken::Heard,
             Ok(Ok(false) | Err(_)) => Taken::Busy,
-            // It goes on, and whoever clicked will see what comes of it.
-            Err(_) => Taken::Heard,
         }
     }
 }
@@ -279,7 +278,7 @@ impl Inner {
         }
     }
 
-    /// Whether nobody at this desk has made the approval's card in this channel anew yet; from now on somebody has.
+    /// Whether nobody here has made the approval's card in this channel anew yet; from now on somebody has.
     fn claim_replacement(&self, approval: &Name, channel: &ChannelId) -> bool {
         let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
         let is_free = !replaced.iter().any(|(one, where_)| one == approval && where_ == channel);
@@ -392,5 +391,5 @@ fn in_words(outcome: &Result<Outcome, AnswerError>) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "desk_tests.rs"]
+#[path = "reception_tests.rs"]
 pub(super) mod tests;

@@ -1,4 +1,4 @@
-//! The desk with an embedded broker behind it and a Slack in front of it that takes everything and remembers it.
+//! The reception with an embedded broker behind it and a Slack in front of it that takes everything and remembers it.
 
 use std::{collections::VecDeque, net::Ipv4Addr, sync::PoisonError};
 
@@ -74,10 +74,10 @@ fn board(channels: Vec<(ChannelId, Arc<dyn Channel>)>) -> Arc<Answerable> {
     Arc::new(Answerable::new(channels, Arc::new(Links::none())))
 }
 
-pub(super) fn idle(approvals: Approvals) -> Desk {
+pub(super) fn idle(approvals: Approvals) -> Reception {
     let courier =
         Courier::new(Arc::new(Slacks::default()), Scrubber::default(), Clock::System, CancellationToken::new());
-    Desk::new(
+    Reception::new(
         approvals,
         watch::Sender::new(board(Vec::new())).subscribe(),
         courier,
@@ -87,7 +87,7 @@ pub(super) fn idle(approvals: Approvals) -> Desk {
 }
 
 struct House {
-    desk: Desk,
+    reception: Reception,
     slack: Arc<Slacks>,
     board: watch::Sender<Arc<Answerable>>,
     approvals: Approvals,
@@ -116,14 +116,14 @@ impl House {
         let post = Arc::clone(&slack) as Arc<dyn Post>;
         let courier = Courier::new(post, Scrubber::default(), clock, CancellationToken::new());
         let (told, renew) = mpsc::channel(8);
-        let desk = Desk::new(approvals.clone(), board.subscribe(), courier, told, tasks.clone());
-        let _following = tokio_util::task::AbortOnDropHandle::new(following);
-        Self { desk, slack, board, approvals, renew, tasks, _following, _dir: dir }
+        let reception = Reception::new(approvals.clone(), board.subscribe(), courier, told, tasks.clone());
+        let following = tokio_util::task::AbortOnDropHandle::new(following);
+        Self { reception, slack, board, approvals, renew, tasks, _following: following, _dir: dir }
     }
 
     async fn take(&self, secret: &str, payload: &Value) -> Taken {
         let body = form(payload);
-        self.desk.take(&signed(secret, &body, 0), body.as_bytes(), HERE).await
+        self.reception.take(&signed(secret, &body, 0), body.as_bytes(), HERE).await
     }
 
     fn answer(&self, approval: &str) -> Option<Arc<Click>> {
@@ -189,7 +189,7 @@ async fn the_same_request_twice_is_one_answer() {
     let body = form(&click("deny", "U1A", &value("first", "soc", "apr_1")));
     let headers = signed("first", &body, -200);
     for _ in 0..2 {
-        assert_eq!(house.desk.take(&headers, body.as_bytes(), HERE).await, Taken::Heard);
+        assert_eq!(house.reception.take(&headers, body.as_bytes(), HERE).await, Taken::Heard);
     }
     let texts = house.slack.texts(1).await;
     assert!(texts[0].contains("*Denied* by `U1A-name`"), "{texts:?}");
@@ -211,7 +211,7 @@ async fn what_nobody_we_know_has_signed_is_refused_before_it_is_read() {
         (signed("", &body, 0), body.as_bytes()),
     ];
     for (headers, body) in forged {
-        assert_eq!(house.desk.take(&headers, body, HERE).await, Taken::Forged, "{headers:?}");
+        assert_eq!(house.reception.take(&headers, body, HERE).await, Taken::Forged, "{headers:?}");
     }
     assert!(house.answer("apr_1").is_none() && house.slack.posted().is_empty());
     // A reload takes a rotated secret in without a restart, and the cards that are out stay good.
@@ -220,7 +220,7 @@ async fn what_nobody_we_know_has_signed_is_refused_before_it_is_read() {
     let door = Door::Webhook("https://hooks.slack.com/services/T1/B1/abc".parse().unwrap());
     let soc: Arc<dyn Channel> = Arc::new(Slack::new(door, rotated).unwrap());
     house.board.send_replace(board(vec![("soc".parse().unwrap(), soc)]));
-    assert_eq!(house.desk.take(&signed("third", &body, 0), body.as_bytes(), HERE).await, Taken::Heard);
+    assert_eq!(house.reception.take(&signed("third", &body, 0), body.as_bytes(), HERE).await, Taken::Heard);
     assert!(house.answer("apr_1").is_some());
 }
 
@@ -327,7 +327,7 @@ async fn a_worker_that_stops_or_has_too_much_to_do_says_so_that_slack_warns() {
     let house = House::open().await;
     let payload = click("approve", "U1A", &value("first", "soc", "apr_1"));
     let all = u32::try_from(UNDER_WAY_MAX).unwrap();
-    let places = house.desk.0.places.acquire_many(all).await.unwrap();
+    let places = house.reception.0.places.acquire_many(all).await.unwrap();
     assert_eq!(house.take("first", &payload).await, Taken::Busy);
     drop(places);
     house.tasks.close();

@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""Holds what deploy/ says of metrics and alerts against what there is.
+
+    deploy/test/check_names.py     exit with 1 and every fault at once
+
+ 1. Dashboards and rules name only metrics of the catalogue (src/telemetry/metrics.rs), with labels that they have, or what a recording
+    rule records, or what is known to come from elsewhere (RabbitMQ's plugin, the process, Prometheus itself).
+ 2. No metric of the catalogue is forgotten: each is in a dashboard or a rule.
+ 3. Each alert has its own section in the runbook, which its `runbook_url` points to, and each section of an alert has its alert.
+    Links of the dashboards point to sections that there are.
+ 4. Each alert has a scenario in rules/tests in which it fires, a severity, a summary and a description.
+ 5. Each panel has a unit and a description, and asks the data source variable.
+ 6. Links between the pages of deploy/ lead somewhere.
+
+Nothing but Python's standard library, so that it runs wherever the tests run. YAML is read by the few lines that matter.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+CATALOGUE = ROOT / "src/telemetry/metrics.rs"
+RUNBOOK = DEPLOY / "runbook/README.md"
+RULES = [DEPLOY / f"prometheus/rules/{name}.yml" for name in ("recording", "canaries", "alerts")]
+DASHBOARDS = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
+PREFIX = "interven_alerts_"
+
+# What others expose. From RabbitMQ's plugin, the process collector, and Prometheus itself.
+OUTSIDE = {
+    "up", "ALERTS",
+    "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds",
+    "rabbitmq_queue_messages_ready", "rabbitmq_queue_messages_unacked", "rabbitmq_queue_consumers",
+    "rabbitmq_disk_space_available_bytes",
+}
+# Labels that are not the catalogue's: a scrape adds the first, a histogram the last.
+EVERYWHERE = {"job", "instance", "namespace", "le"}
+# Metrics that no dashboard and no rule needs. None at present; say why if you add one.
+UNUSED = set()
+
+faults = []
+
+
+def fault(where, problem):
+    faults.append(f"{where}: {problem}")
+
+
+def catalogue():
+    """Each metric and its labels."""
+    text = CATALOGUE.read_text().split("#[cfg(test)]\nmod tests")[0]
+    lists = {name: re.findall(r'"(\w+)"', items)
+             for name, items in re.findall(r"(?:const|let) (\w+)(?:: &\[&str\])? = &\[([^\]]*)\];", text)}
+    found = {}
+    pattern = (r'\.(?:counter|gauge)s?\(\s*"(\w+)"\s*,\s*"[^"]*"\s*,?\s*(&\[[^\]]*\]|\w+)?\s*,?\s*\)'
+               r'|\.(histograms)\(\s*"(\w+)"'
+               r'|(?:seconds|opts)\(\s*"(\w+)"\s*,\s*"[^"]*"\s*,?\s*(?:&SECONDS|&LATENCY_SECONDS)?\s*,?\s*\)(?:\)\)|\s*,\s*(&\[[^\]]*\]))?')
+    for plain, labels, histogram, histogram_name, other, other_labels in re.findall(pattern, text):
+        name = plain or histogram_name or other
+        if name == "apart":
+            continue
+        listed = labels or other_labels
+        if histogram:
+            listed = "CHANNEL"
+        found[PREFIX + name] = set(lists.get(listed, re.findall(r'"(\w+)"', listed)))
+    if len(found) < 20 or PREFIX + "lane_state" not in found:
+        fault(CATALOGUE.name, f"only {len(found)} metrics were found: has the way they are written changed?")
+    return found
+
+
+def metrics_in(expression):
+    """Each metric that a query names, with the labels that it selects by."""
+    # Variables of Grafana stand for durations, and for values within quotes.
+    expression = expression.replace("$__rate_interval", "5m")
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
+    bare = re.sub(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
+    found = []
+    for name, selector in re.findall(r"(?<![\w:.$])([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?(?!\s*\()(?![\w:])", bare):
+        if name in {"by", "without", "on", "ignoring", "group_left", "group_right", "and", "or", "unless", "offset", "bool", "vector"}:
+            continue
+        found.append((name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector))))
+    return found
+
+
+def alert_blocks(text):
+    """Each alert's name and the lines of its rule."""
+    parts = re.split(r"^ +- alert: (\w+)\n", text, flags=re.M)
+    return list(zip(parts[1::2], parts[2::2]))
+
+
+def expressions_of_rules(path):
+    """Each `expr` with the name of its rule."""
+    name = "?"
+    lines = path.read_text().splitlines()
+    for at, line in enumerate(lines):
+        if started := re.match(r" +- (?:alert|record): (\S+)", line):
+            name = started[1]
+        if written := re.match(r"( +)expr: (.*)", line):
+            indent, expression = len(written[1]), written[2]
+            if expression.startswith("|"):
+                below = []
+                for following in lines[at + 1:]:
+                    if following.strip() and len(following) - len(following.lstrip()) <= indent:
+                        break
+                    below.append(following)
+                expression = " ".join(below)
+            yield f"{path.name}, {name}", expression
+
+
+def panels_of(dashboard):
+    for panel in dashboard["panels"]:
+        yield from panel.get("panels", []) or [panel]
+
+
+def check_dashboards(expressions, anchors):
+    uids = set()
+    for path in DASHBOARDS:
+        dashboard = json.loads(path.read_text())
+        uids.add(dashboard["uid"])
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                for name in re.findall(PREFIX + r"\w+(?:\{[^}]*\})?", variable["definition"]):
+                    expressions.append((f"{path.name}, variable {variable['name']}", name))
+        for annotation in dashboard["annotations"]["list"]:
+            expressions.append((f"{path.name}, annotations", annotation["expr"]))
+        for panel in panels_of(dashboard):
+            where = f"{path.name}, panel {panel['title']!r}"
+            if panel["type"] == "row":
+                continue
+            if not panel.get("description"):
+                fault(where, "has no description")
+            if not panel["fieldConfig"]["defaults"].get("unit"):
+                fault(where, "has no unit")
+            for part in [panel, *panel["targets"]]:
+                if part["datasource"]["uid"] != "${datasource}":
+                    fault(where, "does not ask the data source variable")
+            expressions.extend((where, target["expr"]) for target in panel["targets"])
+            for one in panel["links"]:
+                if "/runbook/" in one["url"] and one["url"].rpartition("#")[2] not in anchors:
+                    fault(where, f"links to {one['url']}, which the runbook has not")
+    if len(uids) != len(DASHBOARDS) or len(uids) < 3:
+        fault("dashboards", f"{len(DASHBOARDS)} files with {len(uids)} different uids")
+    for path in DASHBOARDS:
+        for uid in re.findall(r"/d/([\w-]+)\?", path.read_text()):
+            if uid not in uids:
+                fault(path.name, f"links to the dashboard {uid}, which is not there")
+
+
+def check_alerts(anchors):
+    tests = "".join(path.read_text() for path in sorted((DEPLOY / "prometheus/rules/tests").glob("*.yml")))
+    alerts = alert_blocks(RULES[2].read_text())
+    if len(alerts) < 10:
+        fault("alerts.yml", f"only {len(alerts)} alerts were found: has the way they are written changed?")
+    for name, block in alerts:
+        url = re.search(r"runbook_url: (\S+)", block)
+        if not url or url[1].rpartition("#")[2] != name.lower():
+            fault(name, "its runbook_url does not end in its own section")
+        if name.lower() not in anchors:
+            fault(name, "the runbook has no section of this name")
+        for needed in ("summary:", "description:"):
+            if needed not in block:
+                fault(name, f"has no {needed}")
+        if not re.search(r"labels: \{ severity: (critical|warning|info) \}", block):
+            fault(name, "has no severity, or an unknown one")
+        if f'alertname="{name}",alertstate="firing"' not in tests:
+            fault(name, "fires in no scenario of rules/tests")
+    for anchor in anchors:
+        if anchor.startswith("intervenalerts") and anchor not in {name.lower() for name, _ in alerts}:
+            fault(RUNBOOK.name, f"has a section {anchor}, and there is no such alert")
+
+
+def anchors_of(page):
+    """What one can link to in a page, as GitHub names it."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def check_links():
+    for page in sorted(DEPLOY.rglob("*.md")):
+        for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+            to = (page.parent / path).resolve() if path else page
+            if not to.exists():
+                fault(page.relative_to(ROOT), f"links to {path}, which is not there")
+            elif anchor and anchor not in anchors_of(to):
+                fault(page.relative_to(ROOT), f"links to {path}#{anchor}, which has no such section")
+
+
+def main():
+    known = catalogue()
+    anchors = anchors_of(RUNBOOK)
+    expressions = [found for path in RULES for found in expressions_of_rules(path)]
+    recorded = {name for path in RULES for name in re.findall(r"- record: (\S+)", path.read_text())}
+    check_dashboards(expressions, anchors)
+    check_alerts(anchors)
+    check_links()
+
+    used = set()
+    for where, expression in expressions:
+        names = metrics_in(expression)
+        if not names and not expression.startswith("vector("):
+            fault(where, f"names no metric: {expression}")
+        for name, labels in names:
+            base = re.sub(r"_(bucket|sum|count)$", "", name) if re.sub(r"_(bucket|sum|count)$", "", name) in known else name
+            if base in known:
+                used.add(base)
+                for label in labels - known[base] - EVERYWHERE:
+                    fault(where, f"{name} has no label {label}")
+            elif name not in OUTSIDE | recorded:
+                fault(where, f"there is no metric {name}")
+    for name in sorted(set(known) - used - UNUSED):
+        fault(CATALOGUE.name, f"{name} is in no dashboard and in no rule")
+
+    for one in faults:
+        print(f"error: {one}", file=sys.stderr)
+    if not faults:
+        print(f"{len(known)} metrics, {len(recorded)} recorded, {len(expressions)} queries, {len(DASHBOARDS)} dashboards: all is named well")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
