@@ -134,7 +134,11 @@ impl Table {
             }
             Deed::Updated(name, card, shown) => {
                 let updated = self.change(&name, |approval| {
-                    let news = !approval.shows(card, shown) && approval.shown.len() < 2 * CARDS_MAX;
+                    // What was changed last counts: a change that was under way when the answer came may have overwritten it.
+                    if let Some((_, last)) = approval.shown.iter_mut().find(|(one, _)| *one == card) {
+                        return std::mem::replace(last, shown) != shown;
+                    }
+                    let news = approval.shown.len() < 2 * CARDS_MAX;
                     if news {
                         approval.shown.push((card, shown));
                     }

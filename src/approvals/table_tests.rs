@@ -184,6 +184,12 @@ fn cards_and_what_was_done_about_an_answer_are_remembered_once_each() {
     for id in [second.id, answer.id] {
         assert!(table.apply(note(Deed::Updated(name(), id, Shown::Answered))).is_some());
         assert!(table.apply(note(Deed::Updated(name(), id, Shown::Answered))).is_none());
+        // One that was under way when the answer came: the card says the wrong thing, and only once.
+        assert!(table.apply(note(Deed::Updated(name(), id, Shown::Expired))).is_some());
+        let said = table.get(&name()).unwrap();
+        assert!(said.shows(id, Shown::Expired) && !said.shows(id, Shown::Answered));
+        assert!(table.apply(note(Deed::Updated(name(), id, Shown::Answered))).is_some());
+        assert!(table.get(&name()).unwrap().shows(id, Shown::Answered));
     }
     let approval = table.get(&name()).unwrap();
     assert_eq!(approval.cards, [first.clone(), second.clone()]);

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    approvals::Terms,
+    approvals::{Answer, By, Terms},
     broker::{
         Broker,
         embedded::{Embedded, EmbeddedSettings},
@@ -333,6 +333,48 @@ async fn a_worker_that_stops_or_has_too_much_to_do_says_so_that_slack_warns() {
     house.tasks.close();
     assert_eq!(house.take("first", &payload).await, Taken::Busy);
     assert!(house.answer("apr_1").is_none());
+}
+
+#[tokio::test]
+async fn a_slack_that_takes_no_whispers_keeps_nobody_from_answering() {
+    let house = House::open().await;
+    let busy = || Ok(Reply::new(429, r#"{"retry_after":60,"ok":false,"error":"rate_limited"}"#));
+    house.slack.says.lock().unwrap().extend((0..2).map(|_| busy()));
+    let forbidden = click("approve", "U3C", &value("first", "vip", "apr_1"));
+    assert_eq!(house.take("first", &forbidden).await, Taken::Heard);
+    let end: Timestamp = "2026-06-01T12:10:00Z".parse().unwrap();
+    let late = button::seal(&Secret::new("first"), &"soc".parse().unwrap(), "apr_2", "t", Some(end));
+    assert_eq!(house.take("first", &click("approve", "U1A", &late)).await, Taken::Heard);
+    house.slack.texts(2).await;
+    assert_eq!(house.reception.0.places.available_permits(), UNDER_WAY_MAX, "whispers take no places of clicks");
+    assert_eq!(house.reception.0.whispers.available_permits(), WHISPERS_MAX - 2);
+    let all = u32::try_from(WHISPERS_MAX - 2).unwrap();
+    let _all = house.reception.0.whispers.acquire_many(all).await.unwrap();
+    assert_eq!(house.take("first", &forbidden).await, Taken::Heard, "and too many of them are left out");
+    assert_eq!(house.take("first", &click("deny", "U1A", &value("first", "soc", "apr_3"))).await, Taken::Heard);
+    assert!(house.answer("apr_3").is_some());
+    assert_eq!(house.slack.posted().len(), 2);
+}
+
+#[tokio::test]
+async fn a_card_that_still_has_buttons_long_after_the_answer_is_made_anew_by_the_next_click() {
+    // Goal: also on the worker that took the answer: its change of the card may have failed, or there is a second card.
+    let house = House::open().await;
+    let button = value("first", "soc", "apr_1");
+    let (by, at) = (By { id: "U1A".into(), name: "ann".into(), team: None }, Clock::System.now());
+    let mut won = Click::new(Name::of("apr_1"), Answer::Deny, by, Via::Slack, at.minus(2 * STALE_AFTER));
+    (won.channel, won.claim) =
+        (Some("soc".parse().unwrap()), Some((&button::open(&[Secret::new("first")], &button).unwrap()).into()));
+    house.approvals.answer(won).await.unwrap();
+    let replaced = || house.slack.posted().iter().filter(|(_, one)| one["replace_original"] == true).count();
+    assert!(house.reception.0.claim_replacement(&Name::of("apr_1"), &"soc".parse().unwrap()));
+    house.take("first", &click("approve", "U2B", &button)).await;
+    house.slack.texts(1).await;
+    assert_eq!(replaced(), 0, "it was just made anew");
+    house.reception.0.replaced.lock().unwrap()[0].2 -= STALE_AFTER;
+    house.take("first", &click("approve", "U2B", &button)).await;
+    house.slack.texts(3).await;
+    assert_eq!(replaced(), 1, "{:?}", house.slack.posted());
 }
 
 #[tokio::test]
