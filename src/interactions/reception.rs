@@ -48,8 +48,8 @@ const WHISPERS_MAX: usize = 1_024;
 /// Bad signatures are told of at most this often: whoever can reach the port can make them.
 const FORGED_EVERY: Duration = Duration::from_mins(1);
 
-/// A card in the winner's own channel is made anew by the winner's click. When somebody clicks on it so much later, it is another
-/// card of the same approval, or that has failed.
+/// A card that a bot posted is changed when its approval ends, and one in the winner's channel by the winner's click. When somebody
+/// clicks on it so much later, it is another card of the same approval, or that has failed.
 const STALE_AFTER: Duration = Duration::from_mins(2);
 
 /// How many cards are remembered as made anew for a late click, each for [`STALE_AFTER`].
@@ -272,10 +272,10 @@ impl Inner {
         let (Some(url), Some(slack)) = (url, board.get(channel)) else { return };
         let Some(approval) = self.approvals.get(&click.approval) else { return };
         let is_winners = |one: &Answered| one.click.channel.as_ref() == Some(channel);
-        let is_fresh = |one: &Answered| click.at.since(one.click.at) < STALE_AFTER;
-        if answered.is_some_and(|one| is_winners(one) && is_fresh(one))
-            || approval.cards.iter().any(|card| card.channel == *channel)
-        {
+        let is_a_bots = approval.cards.iter().any(|card| card.channel == *channel);
+        let end = answered.map(|one| one.click.at).or_else(|| approval.expires_at());
+        let is_fresh = end.is_some_and(|end| click.at.since(end) < STALE_AFTER);
+        if is_fresh && (is_a_bots || answered.is_some_and(is_winners)) {
             return;
         }
         let Some(ended) = ended(&approval, answered, self.courier.clock().now()) else { return };
