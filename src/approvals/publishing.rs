@@ -405,7 +405,7 @@ mod tests {
         let (house, name) = (House::open(0).await, Name::of("apr"));
         let worker = house.worker(false).await;
         let mut sealed = click("apr", 0);
-        sealed.claim = Some(Claim { tool: Name::of("slack.post_message"), expires_at: None });
+        sealed.claim = Some(Claim { agent: None, tool: Name::of("slack.post_message"), expires_at: None });
         worker.approvals.answer(sealed).await.unwrap();
         let mut publisher = Publisher::new(&worker.approvals.0);
         publisher.hear(&Change::Answered(worker.approvals.get(&name).unwrap()));
@@ -446,7 +446,7 @@ mod tests {
     #[test]
     fn an_answer_to_what_the_log_does_not_tell_of_says_what_the_button_said() {
         let mut click = testing::click("apr_7", Answer::Approve);
-        click.claim = Some(Claim { tool: Name::of("slack.post_message"), expires_at: None });
+        click.claim = Some(Claim { agent: None, tool: Name::of("slack.post_message"), expires_at: None });
         let mut table = Table::default();
         table.apply(testing::clicked(&click));
         let Message { to, body, .. } = message(&Answered::of(table.get(&click.approval).unwrap()).unwrap());

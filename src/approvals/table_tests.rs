@@ -30,7 +30,7 @@ fn at(mut click: Click, seconds: u64) -> Click {
 }
 
 fn sealed(mut click: Click, expires_at: Option<Timestamp>) -> Click {
-    click.claim = Some(Claim { tool: Name::of("slack.post_message"), expires_at });
+    click.claim = Some(Claim { agent: Some(Name::of("agt_42")), tool: Name::of("slack.post_message"), expires_at });
     click
 }
 
@@ -88,20 +88,26 @@ fn a_button_proves_that_we_asked_and_nothing_else_does() {
 }
 
 #[test]
-fn a_button_for_another_tool_than_the_one_that_is_asked_for_answers_nothing() {
+fn a_button_for_another_agent_or_tool_than_the_one_that_is_asked_for_answers_nothing() {
     // Goal: of two decisions with the same approval id, nobody grants one by the card of the other.
-    let other = || {
-        let claim = Claim { tool: Name::of("shell.run"), expires_at: None };
-        Click { claim: Some(claim), ..click("apr", Answer::Approve) }
-    };
-    let (after_it, before_it) = (other(), other());
-    let mut asked_first = table([asked("apr", "slack", None), clicked(&after_it)]);
-    assert_eq!(asked_first.fate(after_it.id), Some(Fate::Unknown));
-    assert!(asked_first.apply(clicked(&sealed(click("apr", Answer::Deny), None))).is_some());
-    let clicked_first = table([clicked(&before_it), asked("apr", "slack", None)]);
-    assert_eq!(clicked_first.fate(before_it.id), Some(Fate::Won));
-    assert!(clicked_first.get(&name()).unwrap().decision.is_none(), "it is another one that asks");
-    assert!(clicked_first.grant(&scope("agt_42", "slack", Some("post_message")), after(2)).is_none());
+    for (agent, tool) in [(None, "shell.run"), (Some("agt_42"), "shell.run"), (Some("agt_43"), "slack.post_message")] {
+        let other = || {
+            let claim = Claim { agent: agent.map(Name::of), tool: Name::of(tool), expires_at: None };
+            Click { claim: Some(claim), ..click("apr", Answer::Approve) }
+        };
+        let (after_it, before_it) = (other(), other());
+        let mut asked_first = table([asked("apr", "slack", None), clicked(&after_it)]);
+        assert_eq!(asked_first.fate(after_it.id), Some(Fate::Unknown));
+        assert!(asked_first.apply(clicked(&sealed(click("apr", Answer::Deny), None))).is_some());
+        let clicked_first = table([clicked(&before_it), asked("apr", "slack", None)]);
+        assert_eq!(clicked_first.fate(before_it.id), Some(Fate::Won));
+        assert!(clicked_first.get(&name()).unwrap().decision.is_none(), "it is another one that asks");
+        assert!(clicked_first.grant(&scope("agt_42", "slack", Some("post_message")), after(2)).is_none());
+    }
+    // A button of an older worker does not say whose it is.
+    let old = Claim { agent: None, tool: Name::of("slack.post_message"), expires_at: None };
+    let old = Click { claim: Some(old), ..click("apr", Answer::Approve) };
+    assert_eq!(table([asked("apr", "slack", None), clicked(&old)]).fate(old.id), Some(Fate::Won));
 }
 
 #[test]

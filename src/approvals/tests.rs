@@ -269,7 +269,7 @@ async fn a_stop_does_not_wait_for_an_answer_of_its_own_that_another_worker_has_p
     let house = House::open(0).await;
     let (own, other) = (house.deaf_worker(true), house.worker(false).await);
     let mut sealed = click("apr", 0);
-    sealed.claim = Some(Claim { tool: Name::of("slack.post_message"), expires_at: None });
+    sealed.claim = Some(Claim { agent: None, tool: Name::of("slack.post_message"), expires_at: None });
     let approvals = own.approvals.clone();
     let answering = TaskTracker::new().spawn(async move { approvals.answer(sealed).await });
     until("the other one hears of it", || answer_of(&other, "apr")).await;

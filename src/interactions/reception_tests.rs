@@ -20,7 +20,7 @@ use crate::{
         slack::{Door, Interactivity},
     },
     lane::Post,
-    model::{Clock, Reply, Scrubber, Timestamp, Trouble, hex},
+    model::{Approval, Clock, Reply, Scrubber, Timestamp, Trouble, hex},
     telemetry::Metrics,
 };
 
@@ -147,10 +147,16 @@ fn form(payload: &Value) -> String {
     url::form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload.to_string()).finish()
 }
 
-/// The value of a button on a card of `channel` that was sealed with `secret`, good for a minute.
+/// The value of a button on a card of `channel` that was sealed with `secret`, good until `end`.
+fn seal(secret: &str, channel: &str, approval: &str, end: Timestamp) -> String {
+    let approval = Approval { id: approval.into(), expires_at: Some(end) };
+    button::seal(&Secret::new(secret), &channel.parse().unwrap(), &approval, "agt_42", "slack.post_message")
+}
+
+/// The same, good for a minute.
 fn value(secret: &str, channel: &str, approval: &str) -> String {
     let end = Clock::System.now().plus(Duration::from_mins(1));
-    button::seal(&Secret::new(secret), &channel.parse().unwrap(), approval, "slack.post_message", Some(end))
+    seal(secret, channel, approval, end)
 }
 
 fn click(answer: &str, user: &str, value: &str) -> Value {
@@ -288,7 +294,7 @@ async fn a_late_click_on_another_channels_card_makes_that_card_anew_once() {
 async fn a_click_that_comes_when_the_time_is_over_answers_nothing_and_is_told_so() {
     let house = House::open().await;
     let end: Timestamp = "2026-06-01T12:10:00Z".parse().unwrap();
-    let value = button::seal(&Secret::new("first"), &"soc".parse().unwrap(), "apr_1", "t", Some(end));
+    let value = seal("first", "soc", "apr_1", end);
     assert_eq!(house.take("first", &click("approve", "U1A", &value)).await, Taken::Heard);
     let texts = house.slack.texts(1).await;
     assert_eq!(texts[0], "Your click came too late. *Expired* at 2026-06-01 12:10:00 UTC: nobody answered in time.");
@@ -343,7 +349,7 @@ async fn a_slack_that_takes_no_whispers_keeps_nobody_from_answering() {
     let forbidden = click("approve", "U3C", &value("first", "vip", "apr_1"));
     assert_eq!(house.take("first", &forbidden).await, Taken::Heard);
     let end: Timestamp = "2026-06-01T12:10:00Z".parse().unwrap();
-    let late = button::seal(&Secret::new("first"), &"soc".parse().unwrap(), "apr_2", "t", Some(end));
+    let late = seal("first", "soc", "apr_2", end);
     assert_eq!(house.take("first", &click("approve", "U1A", &late)).await, Taken::Heard);
     house.slack.texts(2).await;
     assert_eq!(house.reception.0.places.available_permits(), UNDER_WAY_MAX, "whispers take no places of clicks");
@@ -403,7 +409,7 @@ async fn a_bots_card_is_left_to_the_bot_at_first_and_then_made_anew_by_the_next_
 async fn a_whisper_that_fails_is_tried_again_and_no_more_than_the_url_is_good_for() {
     let house = House::open().await;
     let end: Timestamp = "2026-06-01T12:10:00Z".parse().unwrap();
-    let value = button::seal(&Secret::new("first"), &"soc".parse().unwrap(), "apr_1", "t", Some(end));
+    let value = seal("first", "soc", "apr_1", end);
     let too_many = || Ok(Reply::new(429, r#"{"retry_after":0,"ok":false,"error":"rate_limited"}"#));
     house.slack.says.lock().unwrap().extend((0..2).map(|_| too_many()));
     house.take("first", &click("approve", "U1A", &value)).await;
