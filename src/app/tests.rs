@@ -328,8 +328,9 @@ impl Grave {
             let receipt = Receipt::new(tag, Arc::new(Nobody) as Arc<dyn Desk>);
             broker.waiting.lock().unwrap().push_back(Arrival { body, redelivered: true, receipt });
         }
-        let mut standing = Standing::default();
-        [Some(Deed::Lane), more].into_iter().flatten().for_each(|deed| drop(standing.apply(entry(lane, deed))));
+        let (mut whole, mut standing) = (Standing::default(), Standing::default());
+        [Some(Deed::Lane), more].into_iter().flatten().for_each(|deed| drop(whole.apply(entry(lane, deed))));
+        standing.catch_up(whole);
         let (census, standing) = (Arc::new(watch::Sender::new(Census::of([]))), watch::Sender::new(Arc::new(standing)));
         let shared = Arc::clone(&broker) as Arc<dyn Broker>;
         let undertaker = Undertaker {
@@ -415,6 +416,17 @@ async fn a_lane_that_our_own_reload_removed_is_buried_at_once_and_a_paused_one_a
         let took = grave.began.elapsed().as_secs();
         assert!((least..=most).contains(&took), "{more:?} took {took} s");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_our_own_reload_removed_is_left_alone_while_nobody_knows_whether_the_log_has_its_channel() {
+    let mut grave = Grave::new("gone", None, [Some(2)]);
+    let known = grave.standing.send_replace(Arc::default());
+    grave.census.send_modify(|census| census.set(&id("gone"), Tenure::removed_now()));
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    assert!(grave.broker.asked("remove gone").is_empty() && grave.jobs.is_empty());
+    grave.standing.send_replace(known);
+    assert_eq!(grave.buried().await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
