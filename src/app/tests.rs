@@ -106,6 +106,10 @@ impl Broker for Told {
         now_so(if *self.refuses_lanes.lock().unwrap() { Err(error("no such queue")) } else { Ok(()) })
     }
 
+    fn forget_lane(&self, lane: &ChannelId) {
+        self.note(format!("forget {lane}"));
+    }
+
     fn remove_lane(&self, lane: ChannelId) -> BoxFuture<'static, Result<u64, BrokerError>> {
         self.note(format!("remove {lane}"));
         let answer = self.removals.lock().unwrap().pop_front().unwrap_or(Some(0));
@@ -290,7 +294,7 @@ async fn a_reload_whose_queues_cannot_be_made_changes_nothing_and_one_while_the_
     let refused = house.reload(&both).await;
     assert!(matches!(refused, Err(ReloadError::Broker(_))), "{refused:?}");
     assert!(house.state("new").is_none() && house.census.borrow().tenure(&id("new")).is_none());
-    assert_eq!(house.broker.asked("remove new").len(), 1, "the broker goes on asking for a queue that is not there");
+    assert_eq!(house.broker.asked("forget new").len(), 1, "the broker goes on asking for a queue that is not there");
 
     house.broker.health.send_replace(Health { connected: false, reconnects: 0 });
     let reloaded = house.reload(&both).await.unwrap();
