@@ -12,6 +12,7 @@
 //! Start with [`Broker`], then [`receipt`], then [`rabbitmq`] and [`embedded`], which keep the promises.
 
 pub mod embedded;
+pub mod following;
 pub mod rabbitmq;
 pub mod receipt;
 
