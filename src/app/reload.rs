@@ -185,7 +185,7 @@ impl Steward {
                 for id in added {
                     // The broker must not ask for a queue that is not there at every reconnect. One that is there stays.
                     if broker.waiting(Queue::Lane(id.clone())).await.is_err() {
-                        drop(broker.remove_lane(id.clone()).await);
+                        broker.forget_lane(id);
                     }
                 }
                 if !surely {

@@ -314,6 +314,10 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Makes sure that these lanes have their queues (or, with `declare = false`, checks it), now and after each reconnect.
     fn ensure_lanes(&self, lanes: Vec<ChannelId>) -> BoxFuture<'static, Result<(), BrokerError>>;
 
+    /// From now on nobody asks for the lane's queues at a reconnect, whether [`Self::ensure_lanes`] found them or not. What is there
+    /// stays. A broker that asks for nothing at a reconnect has nothing to forget.
+    fn forget_lane(&self, _lane: &ChannelId) {}
+
     /// Removes a lane's queues if nothing waits in them; returns how many messages wait, 0 when they are gone. An error while
     /// anybody consumes the lane. Nobody may publish to it any more.
     fn remove_lane(&self, lane: ChannelId) -> BoxFuture<'static, Result<u64, BrokerError>>;

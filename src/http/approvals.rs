@@ -18,11 +18,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Inside,
-    errors::ApiError,
-    guard::{Caller, audit},
-};
+use super::{Inside, errors::ApiError, guard::Caller, trail::Trail};
 use crate::{
     approvals::{
         Answer, AnswerError, Answered, Approval, By, Click, Grant, Name, Outcome, Scope, State as Standing, Via,
@@ -101,8 +97,9 @@ async fn answer(
     let answer = read_answer(body).await?;
     let by = By { id: caller.name.clone(), name: caller.name.clone(), team: None };
     let click = Click::new(Name::of(&id), answer, by, Via::Api, inside.clock.now());
+    let trail = Trail::begin(&caller, answer.as_str(), &quoted(&id));
     let outcome = inside.approvals.answer(click).await;
-    let tell = |outcome: &str| audit(&caller, answer.as_str(), &quoted(&id), outcome);
+    let tell = |outcome: &str| trail.end(Some(outcome));
     match outcome {
         Ok(Outcome::Won(Answered { approval, .. })) => {
             tell("done");

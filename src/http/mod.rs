@@ -32,6 +32,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod trail;
 
 use std::{net::SocketAddr, sync::Arc};
 

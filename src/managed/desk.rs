@@ -240,12 +240,16 @@ impl Desk {
         self.scrubber.learn(draft.secrets.iter().cloned());
         // A secret that is kept is that of the version it was taken from.
         let after = after.or_else(|| kept.filter(|_| draft.keeps).map(|kept| kept.version()));
+        let asked = AskedFor { desk: self, id };
         if before.is_none() {
             self.ensure_queue(id).await?;
         }
         let content = seal(key, id, &draft).map_err(Refusal::Seal)?;
         let entry = Entry::put(id.clone(), content, by, self.clock.now()).only_after(after);
-        self.write(entry).await?;
+        self.log.append(&entry).await.map_err(Refusal::Write)?;
+        // The channel is there, and so whoever runs it sees to its queue.
+        std::mem::forget(asked);
+        self.heard(entry).await?;
         let Draft { warnings, .. } = draft;
         Ok(Put { created: before.is_none(), warnings })
     }
@@ -258,7 +262,9 @@ impl Desk {
             return Err(if in_file { Refusal::Provisioned(id.clone()) } else { Refusal::Unknown(id.clone()) });
         };
         let after = after(id, condition, Some(before))?;
-        self.write(Entry::new(id.clone(), Deed::Delete, by, None, self.clock.now()).only_after(after)).await?;
+        let entry = Entry::new(id.clone(), Deed::Delete, by, None, self.clock.now()).only_after(after);
+        self.log.append(&entry).await.map_err(Refusal::Write)?;
+        self.heard(entry).await?;
         Ok(in_file)
     }
 
@@ -270,19 +276,11 @@ impl Desk {
             source: None,
         };
         let made = tokio::time::timeout(QUEUE_MAX, self.broker.ensure_lanes(vec![id.clone()])).await;
-        let Err(error) = made.map_err(late).flatten() else { return Ok(()) };
-        let queue = crate::broker::Queue::Lane(id.clone());
-        let in_use = self.present().await?.channels.iter().any(|channel| channel.id == *id);
-        if !in_use && self.broker.waiting(queue).await.is_err() {
-            // The broker must not ask for a queue that is not there at every reconnect. One that is there stays.
-            drop(self.broker.remove_lane(id.clone()).await);
-        }
-        Err(Refusal::Queue(error))
+        made.map_err(late).flatten().map_err(Refusal::Queue)
     }
 
-    /// Writes the record, and waits until this worker has done what it says.
-    async fn write(&self, entry: Entry) -> Result<(), Refusal> {
-        self.log.append(&entry).await.map_err(Refusal::Write)?;
+    /// Waits until this worker has done what the record says.
+    async fn heard(&self, entry: Entry) -> Result<(), Refusal> {
         let mut standing = self.standing.clone();
         let heard = standing.wait_for(|standing| standing.has(entry.id));
         // The inner error says that the worker stops; then the next one does it.
@@ -322,6 +320,22 @@ impl Desk {
         let _place = self.places.try_acquire().map_err(|_| Refusal::Busy("too many channels are tested at once"))?;
         let _turn = Turn::take(&self.under_test, id).ok_or(Refusal::Busy("this channel is being tested already"))?;
         Ok(try_channel(&plan, &sample, &present.links, &*present.post, &self.scrubber, (now, TEST_MAX)).await)
+    }
+}
+
+/// A channel whose queue was asked for and that is not written down yet. A broker that must not make queues refuses every connection
+/// while one that is asked for is missing: so what comes to nothing is forgotten, also where the caller has gone or the broker has.
+struct AskedFor<'a> {
+    desk: &'a Desk,
+    id: &'a ChannelId,
+}
+
+impl Drop for AskedFor<'_> {
+    fn drop(&mut self) {
+        let in_use = |present: &Present| present.channels.iter().any(|channel| channel.id == *self.id);
+        if !self.desk.present.borrow().as_deref().is_some_and(in_use) {
+            self.desk.broker.forget_lane(self.id);
+        }
     }
 }
 

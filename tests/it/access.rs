@@ -3,6 +3,7 @@
 
 mod fuzzing;
 mod sessions;
+mod trail;
 
 use std::fmt::Write as _;
 
