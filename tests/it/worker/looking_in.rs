@@ -39,6 +39,7 @@ const NAMES: [&str; 22] = [
     "approvals_total",
     "approval_latency_seconds_bucket",
     "config_reload_success_timestamp_seconds",
+    "config_last_reload_successful",
     "build_info",
     "last_success_timestamp_seconds",
 ];
