@@ -3,7 +3,8 @@
 //! Prefetch is the stream's flow control and the broker's consumer timeout counts for streams too, so every record is
 //! acknowledged as soon as it is read. The end of a stream cannot be asked for (the broker's message count is stale), so it is
 //! found by reading: `last` gives the last chunk, and the highest offset in it is where the log ends at present. While others append,
-//! it never comes to rest; but then a consumer of what is `next`, begun before, has a record, and all that was there ends before it.
+//! it never comes to rest; but then a consumer of what is `next`, begun before, has a record: what was there has been seen when that
+//! one has been.
 //!
 //! Silence proves nothing on a broker that is slow, so whether there is nothing more is found out with a witness: a second
 //! consumer on the same channel, at a record that is there for sure. The broker serves the consumers of a channel in the order in
@@ -43,6 +44,10 @@ const QUIET: Duration = Duration::from_millis(250);
 
 /// A stream that gives nothing for this long, and of which the broker counts nothing, is empty.
 const EMPTY: Duration = Duration::from_millis(1500);
+
+/// How long the end of a log is looked for at least while somebody appends without a pause: the node that we read from may be a
+/// little behind the one that confirms.
+const END_LOOK: Duration = Duration::from_secs(2);
 
 /// A stream that must give something and does not for this long is broken for now.
 const BROKEN: Duration = Duration::from_secs(20);
@@ -192,14 +197,13 @@ impl Reader {
                 return Ok(None);
             }
         };
-        let (mut last, broken) = (first, Instant::now() + BROKEN);
-        loop {
+        let (mut last, began, mut appended) = (first, Instant::now(), None);
+        while appended.is_none_or(|appended| last < appended) || began.elapsed() < END_LOOK {
             let next = tokio::select! {
                 biased;
-                appended = newer.next() => {
-                    // What was there when the look began lies before it. It may end in a gap, and then with what lies behind that.
-                    last = self.take(appended)?.0.saturating_sub(1).max(first);
-                    break;
+                next = newer.next(), if appended.is_none() => {
+                    appended = Some(self.take(next)?.0);
+                    continue;
                 }
                 next = timeout(QUIET, consumer.next()) => next,
             };
@@ -214,7 +218,7 @@ impl Reader {
                 None => break,
             }
             close(&proving).await;
-            if Instant::now() >= broken {
+            if began.elapsed() >= BROKEN {
                 return Err(self.mute());
             }
         }

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 /// Source: contract 8.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 23] = [
     "decisions_total",
     "decisions_unrouted_total",
     "malformed_total",
