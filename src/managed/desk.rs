@@ -39,6 +39,9 @@ const QUEUE_MAX: Duration = Duration::from_secs(15);
 /// How long a confirmed record may take to be heard and done here.
 const HEARD_MAX: Duration = Duration::from_secs(15);
 
+/// How long a worker that has only just started may take to read the log, before a caller is told to come again.
+const READ_MAX: Duration = Duration::from_secs(5);
+
 /// Tests at once, of different channels, and how long one may take.
 const TESTS_MAX: usize = 4;
 const TEST_MAX: Duration = Duration::from_secs(30);
@@ -198,13 +201,19 @@ impl Desk {
         Self { key, broker, log, clock, scrubber, present, standing, places, under_test: Arc::default() }
     }
 
-    fn present(&self) -> Result<Arc<Present>, Refusal> {
-        self.present.borrow().clone().ok_or(Refusal::NotReady)
+    /// What channels there are. A worker that has only just started is given a moment to read it.
+    async fn present(&self) -> Result<Arc<Present>, Refusal> {
+        let mut present = self.present.clone();
+        let read = tokio::time::timeout(READ_MAX, present.wait_for(Option::is_some)).await;
+        let present = read.ok().and_then(Result::ok).and_then(|present| present.clone());
+        present.ok_or(Refusal::NotReady)
     }
 
-    fn standing(&self) -> Result<Arc<Standing>, Refusal> {
-        let standing = Arc::clone(&self.standing.borrow());
-        if standing.is_known() { Ok(standing) } else { Err(Refusal::NotReady) }
+    /// What the log amounts to, waited for as [`Self::present`].
+    async fn standing(&self) -> Result<Arc<Standing>, Refusal> {
+        let mut standing = self.standing.clone();
+        let read = tokio::time::timeout(READ_MAX, standing.wait_for(|standing| standing.is_known())).await;
+        read.ok().and_then(Result::ok).map(|standing| Arc::clone(&standing)).ok_or(Refusal::NotReady)
     }
 
     /// Makes the channel `id`, or makes it anew.
@@ -215,7 +224,7 @@ impl Desk {
         by: &str,
         condition: Condition,
     ) -> Result<Put, Refusal> {
-        let (present, standing) = (self.present()?, self.standing()?);
+        let (present, standing) = (self.present().await?, self.standing().await?);
         if present.file.contains(id) {
             return Err(Refusal::Provisioned(id.clone()));
         }
@@ -243,7 +252,7 @@ impl Desk {
 
     /// Removes the channel `id`; whether the file has one of this id, which stays.
     pub async fn delete(&self, id: &ChannelId, by: &str, condition: Condition) -> Result<bool, Refusal> {
-        let (present, standing) = (self.present()?, self.standing()?);
+        let (present, standing) = (self.present().await?, self.standing().await?);
         let in_file = present.file.contains(id);
         let Some(before) = standing.channel(id).map(|made| made.version) else {
             return Err(if in_file { Refusal::Provisioned(id.clone()) } else { Refusal::Unknown(id.clone()) });
@@ -263,7 +272,7 @@ impl Desk {
         let made = tokio::time::timeout(QUEUE_MAX, self.broker.ensure_lanes(vec![id.clone()])).await;
         let Err(error) = made.map_err(late).flatten() else { return Ok(()) };
         let queue = crate::broker::Queue::Lane(id.clone());
-        let in_use = self.present()?.channels.iter().any(|channel| channel.id == *id);
+        let in_use = self.present().await?.channels.iter().any(|channel| channel.id == *id);
         if !in_use && self.broker.waiting(queue).await.is_err() {
             // The broker must not ask for a queue that is not there at every reconnect. One that is there stays.
             drop(self.broker.remove_lane(id.clone()).await);
@@ -288,7 +297,7 @@ impl Desk {
         subject: Subject,
         decision: Option<Map<String, Value>>,
     ) -> Result<Report, Refusal> {
-        let present = self.present()?;
+        let present = self.present().await?;
         let kept = present.book.channels().get(id).filter(|_| !present.file.contains(id));
         let plan = match subject {
             Subject::Present => {

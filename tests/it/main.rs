@@ -12,6 +12,7 @@ mod broker;
 mod chaos;
 mod cli;
 mod dead_letters;
+mod deploy;
 mod export;
 mod interactions;
 mod main_job;
