@@ -150,6 +150,7 @@ impl Steward {
         (self.egress, self.links, self.file, self.book) = (egress, Arc::new(links), channels, book);
         self.install(all, &reloaded).await;
         self.metrics.config_reloaded.set(self.now());
+        self.metrics.config_sound.set(1);
         self.tell_reloaded(&reloaded);
         Ok(reloaded)
     }
