@@ -470,7 +470,7 @@ async fn a_refused_card_is_tried_once_more_as_plain_text_and_is_then_dead() {
     let mut bench = Bench::new(ScriptedPost::new([status(400), status(400), status(400), status(200)]));
     bench.hand_over("a").await;
     let letter = bench.buried().await;
-    assert_eq!((letter.reason, letter.attempts), (DeathReason::Refused, 0));
+    assert_eq!((letter.reason, letter.attempts), (DeathReason::Refused, 2));
     bench.hand_over("b").await;
     let bodies: Vec<String> = bench.posts(4).await.into_iter().map(|(_, body)| body).collect();
     assert_eq!(bodies, ["a", "plain:a", "b", "plain:b"]);

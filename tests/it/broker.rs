@@ -496,7 +496,9 @@ async fn what_is_urgent_and_was_not_settled_comes_again_after_a_restart(bench: B
     broker.close().await;
 
     let broker = bench.open().await;
-    waits(&*broker, &soc(), 3).await;
+    // The marker of the one that was settled may not have been taken out before the end: then there seems to be one more.
+    let look = async || (3..=4).contains(&broker.waiting(soc()).await.unwrap()).then_some(());
+    crate::support::eventually("the rest waits", PATIENCE, look).await;
     let mut arrivals = broker.consume(soc(), window(10));
     let taken = take(&mut arrivals, 3).await;
     assert_eq!(ids(&taken).into_iter().collect::<std::collections::BTreeSet<_>>(), expected);

@@ -158,9 +158,17 @@ impl Lane {
             Fate::Bury(reason) => {
                 let detail = last.as_ref().map_or(String::new(), |last| last.text.clone());
                 for mut errand in errands {
-                    // The try that it dies of: the endpoint answered it with a failure of its own.
-                    errand.delivery.attempts +=
-                        u32::from(matches!(reason, DeathReason::Exhausted | DeathReason::Refused));
+                    // The try that it dies of, and before a plain text that was refused the card that was.
+                    errand.delivery.attempts += match reason {
+                        DeathReason::Exhausted => 1,
+                        DeathReason::Refused => 1 + u32::from(errand.delivery.plain),
+                        DeathReason::Malformed
+                        | DeathReason::Poison
+                        | DeathReason::Expired
+                        | DeathReason::ApprovalExpired
+                        | DeathReason::ChannelRemoved
+                        | DeathReason::BrokerGaveUp => 0,
+                    };
                     self.bury(errand, reason, &detail, last.clone()).await;
                 }
             }
