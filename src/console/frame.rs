@@ -13,17 +13,20 @@ pub enum Section {
     Overview,
     /// What is asked for.
     Approvals,
+    /// Where decisions go.
+    Channels,
 }
 
 impl Section {
     /// Every part, in order.
-    pub const ALL: [Self; 2] = [Self::Overview, Self::Approvals];
+    pub const ALL: [Self; 3] = [Self::Overview, Self::Approvals, Self::Channels];
 
     /// What people call it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Overview => "Overview",
             Self::Approvals => "Approvals",
+            Self::Channels => "Channels",
         }
     }
 
@@ -32,6 +35,7 @@ impl Section {
         match self {
             Self::Overview => "/",
             Self::Approvals => "/approvals",
+            Self::Channels => "/channels",
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod approvals;
 mod assets;
+mod channels;
 mod decisions;
 mod frame;
 mod moment;
@@ -28,6 +29,7 @@ use crate::channels::Links;
 
 pub use approvals::{Answer, Approval, ApprovalPage, Approvals, ApprovalsPage, Asked, Filter, Standing};
 pub use assets::{Asset, asset};
+pub use channels::{Channel, ChannelsPage, Lane};
 pub use decisions::DecisionPage;
 pub use frame::{Flash, Frame, Section, Tone, Viewer};
 pub use moment::{When, spelled};

@@ -30,6 +30,11 @@ impl When {
         Self { exact: at.to_rfc3339_millis(), people: at.for_people(), hint }
     }
 
+    /// The moment itself.
+    pub fn people(&self) -> &str {
+        &self.people
+    }
+
     /// How far away it is, in words.
     pub fn hint(&self) -> &str {
         &self.hint

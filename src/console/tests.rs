@@ -51,6 +51,28 @@ fn approval(text: &str, standing: Standing) -> Approval {
     }
 }
 
+fn channel(text: &str, lane: Lane) -> Channel {
+    let short = || Text::short(text);
+    Channel {
+        // Letters, digits and hyphens by its type.
+        id: Text::short("soc"),
+        kind: Text::short("slack"),
+        endpoint: short(),
+        lane,
+        why: Some(short()),
+        until: Some(When::new(now(), now())),
+        stopped_by: Some(short()),
+        events: vec![short(), short()],
+        min_severity: short(),
+        narrowed: vec![short()],
+        in_file: true,
+        last_success: Some(When::new(now(), now())),
+        waiting: 1,
+        delivered: 2,
+        dead: 3,
+    }
+}
+
 /// Every page, with this text in every place that a text of others has.
 fn pages(text: &str) -> Vec<String> {
     let frame = || Frame {
@@ -70,6 +92,8 @@ fn pages(text: &str) -> Vec<String> {
     let approvals = Some(Approvals { list: list(), more: true });
     pages.push(html(&ApprovalsPage { frame: frame(), filter: Filter::All, approvals }));
     pages.push(html(&OverviewPage { frame: frame(), waiting: list(), more_wait: true, known: true }));
+    let channels = Lane::ALL.map(|lane| channel(text, lane)).to_vec();
+    pages.push(html(&ChannelsPage { frame: frame(), channels, may_act: true }));
     let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
     pages.push(html(&DecisionPage { frame: frame(), kind, decision: asked(text), approval }));
     pages.push(html(&SignInPage { frame: frame(), next: text.to_owned(), refusal: Some(Text::long(text)) }));

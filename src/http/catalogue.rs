@@ -87,6 +87,10 @@ pub(super) static ROUTES: &[Route] = &[
     page(Method::GET, "/approvals", LOOK, "look at approvals"),
     page(Method::GET, "/approvals/{id}", LOOK, "look at approvals"),
     page(Method::POST, "/approvals/{id}", ACT, "answer approvals"),
+    page(Method::GET, "/channels", LOOK, "look at channels"),
+    page(Method::POST, "/channels/{id}/test", ACT, "test a channel"),
+    page(Method::POST, "/channels/{id}/pause", ACT, "pause a channel"),
+    page(Method::POST, "/channels/{id}/resume", ACT, "resume a channel"),
     page(Method::GET, "/decisions/{id}", LOOK, "look at decisions"),
     page(Method::GET, "/assets/{name}", Who::Everybody, "load the console's look"),
 ];

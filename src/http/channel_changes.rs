@@ -27,7 +27,7 @@ use super::{
     guard::{Caller, audit},
 };
 use crate::{
-    managed::{Complaint, Condition, Put, Refusal, Subject},
+    managed::{Complaint, Condition, Put, Refusal, Report, Subject},
     model::{ChannelId, Role},
 };
 
@@ -108,12 +108,10 @@ pub(super) async fn test(
     if channel.is_some() && caller.role != Role::Admin {
         return forbidden(&caller).into_response();
     }
-    let Ok(channel_id) = id.parse::<ChannelId>() else { return unknown(&inside, &id) };
-    let unsaved = channel.is_some();
     let subject = channel.map_or(Subject::Present, Subject::Sent);
-    match inside.desk.test(&channel_id, subject, decision).await {
+    let Ok(channel_id) = id.parse::<ChannelId>() else { return unknown(&inside, &id) };
+    match try_out(&inside, &caller, &channel_id, subject, decision).await {
         Ok(report) => {
-            audit(&caller, if unsaved { "test_unsaved_channel" } else { "test_channel" }, &id, report.outcome);
             let took_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
             let told = json!({
                 "channel": report.channel, "delivered": report.delivered, "outcome": report.outcome,
@@ -125,6 +123,20 @@ pub(super) async fn test(
         Err(Refusal::Unknown(_)) => unknown(&inside, &id),
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// Sends a sample through a channel, and writes down what came of it.
+pub(super) async fn try_out(
+    inside: &Inside,
+    caller: &Caller,
+    channel: &ChannelId,
+    subject: Subject,
+    decision: Option<Map<String, Value>>,
+) -> Result<Report, Refusal> {
+    let what = if matches!(subject, Subject::Sent(_)) { "test_unsaved_channel" } else { "test_channel" };
+    let report = inside.desk.test(channel, subject, decision).await?;
+    audit(caller, what, channel.as_str(), report.outcome);
+    Ok(report)
 }
 
 async fn read_test(body: Body) -> Result<Test, ApiError> {

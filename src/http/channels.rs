@@ -87,7 +87,7 @@ async fn pause(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
-    answer(decide(&inside, &id, Deed::Pause, &caller, request.into_body()).await)
+    answer(decide_for(&inside, &id, Deed::Pause, &caller, request.into_body()).await)
 }
 
 async fn resume(
@@ -96,7 +96,7 @@ async fn resume(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
-    answer(decide(&inside, &id, Deed::Resume, &caller, request.into_body()).await)
+    answer(decide_for(&inside, &id, Deed::Resume, &caller, request.into_body()).await)
 }
 
 fn answer(result: Result<Value, ApiError>) -> Response {
@@ -119,9 +119,21 @@ pub(super) fn find(inside: &Inside, id: &str) -> Result<Shown, ApiError> {
     })
 }
 
-async fn decide(inside: &Inside, id: &str, deed: Deed, caller: &Caller, body: Body) -> Result<Value, ApiError> {
-    let shown = find(inside, id)?;
+async fn decide_for(inside: &Inside, id: &str, deed: Deed, caller: &Caller, body: Body) -> Result<Value, ApiError> {
+    find(inside, id)?;
     let why = read_why(body).await?;
+    decide(inside, id, deed, caller, why).await
+}
+
+/// Writes down what an operator decided, for the whole pool, and waits until it is done here.
+pub(super) async fn decide(
+    inside: &Inside,
+    id: &str,
+    deed: Deed,
+    caller: &Caller,
+    why: Option<String>,
+) -> Result<Value, ApiError> {
+    let shown = find(inside, id)?;
     let entry = Entry::new(shown.id.clone(), deed, &caller.name, why, inside.clock.now());
     inside.log.append(&entry).await.map_err(|error| {
         warn!(channel = %shown.id, by = caller.name, %error, "what an operator decided could not be written down");

@@ -9,6 +9,7 @@
 //! that this was done, so that it is not done twice.
 
 mod approvals;
+mod channels;
 mod decisions;
 mod flash;
 mod signing_in;
@@ -49,6 +50,10 @@ pub(super) fn routes(gate: Gate) -> Router {
         .route("/sign-out", post(signing_in::sign_out))
         .route("/approvals", get(approvals::list))
         .route("/approvals/{id}", get(approvals::show).post(approvals::answer))
+        .route("/channels", get(channels::list))
+        .route("/channels/{id}/test", post(channels::test))
+        .route("/channels/{id}/pause", post(channels::pause))
+        .route("/channels/{id}/resume", post(channels::resume))
         .route("/decisions/{id}", get(decisions::show))
         .route("/assets/{name}", get(asset))
         .with_state(gate)

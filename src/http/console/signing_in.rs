@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 
-use super::{field, fields, page};
+use super::{field, fields, flash, page};
 use crate::{
     console::{self, Frame, SignInPage, Text, Tone},
     http::{
@@ -36,7 +36,14 @@ pub(super) async fn form(
     if caller.is_some_and(|caller| may_look(caller.role)) {
         return see_other(&next);
     }
-    ask(StatusCode::OK, next, None)
+    let flash = flash::read(gate.sessions.key(), &headers);
+    let told = flash.is_some();
+    let frame = Frame { flash, ..Frame::bare("Sign in") };
+    let mut response = page(StatusCode::OK, console::html(&SignInPage { frame, next, refusal: None }));
+    if told {
+        flash::forget(&mut response);
+    }
+    response
 }
 
 pub(super) async fn sign_in(
@@ -48,18 +55,18 @@ pub(super) async fn sign_in(
     let fields = fields(body).await.unwrap_or_default();
     let next = own(field(&fields, "next"));
     let Some(token) = field(&fields, "token").map(str::trim).filter(|token| !token.is_empty()) else {
-        return ask(StatusCode::BAD_REQUEST, next, Some("Enter your token."));
+        return again(StatusCode::BAD_REQUEST, next, "Enter your token.");
     };
     match gate.open_session(&headers, token, from) {
         Ok(opened) => opened.give(see_other(&next)),
-        Err(NotOpened::Unknown) => ask(StatusCode::UNAUTHORIZED, next, Some("This token is not known.")),
+        Err(NotOpened::Unknown) => again(StatusCode::UNAUTHORIZED, next, "This token is not known."),
         Err(NotOpened::Trouble) => {
-            ask(StatusCode::INTERNAL_SERVER_ERROR, next, Some("The session could not be opened. Try again."))
+            again(StatusCode::INTERNAL_SERVER_ERROR, next, "The session could not be opened. Try again.")
         }
         Err(NotOpened::TooMany(refusal)) => {
             let seconds = refusal.after.as_secs() + 1;
             let text = format!("Too many sign-ins have failed. The next one is looked at in {seconds} s.");
-            let mut response = ask(StatusCode::TOO_MANY_REQUESTS, next, Some(&text));
+            let mut response = again(StatusCode::TOO_MANY_REQUESTS, next, &text);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
             response
         }
@@ -75,7 +82,7 @@ pub(super) async fn sign_out(
     if let Some(cookie) = gate.close_session(&headers, from) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
-    super::flash::leave(gate.sessions.key(), &mut response, Tone::Good, "You are signed out.");
+    flash::leave(gate.sessions.key(), &mut response, Tone::Good, "You are signed out.");
     response
 }
 
@@ -84,7 +91,7 @@ fn own(next: Option<&str>) -> String {
     next.filter(|next| is_own_path(next) && !next.starts_with("/sign-in")).unwrap_or("/").to_owned()
 }
 
-fn ask(status: StatusCode, next: String, refusal: Option<&str>) -> Response {
-    let refusal = refusal.map(Text::long);
+fn again(status: StatusCode, next: String, refusal: &str) -> Response {
+    let refusal = Some(Text::long(refusal));
     page(status, console::html(&SignInPage { frame: Frame::bare("Sign in"), next, refusal }))
 }
