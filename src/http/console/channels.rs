@@ -69,9 +69,8 @@ pub(super) async fn test(State(gate): State<Gate>, Extension(caller): Extension<
 /// What the endpoint answered, in the platform's own words.
 fn said(report: &Report) -> String {
     let outcome = if report.delivered { "has the test" } else { "has not taken the test" };
-    let status = report.status.map_or(String::from("no answer"), |status| format!("status {status}"));
     let took = report.took.as_millis();
-    format!("{} {outcome}: {status} after {took} ms, “{}”. {}.", report.channel, report.reply, report.meaning)
+    format!("{} {outcome}: “{}” after {took} ms. {}.", report.channel, report.reply, report.meaning)
 }
 
 /// A channel as it is shown at this moment: what the API says of it, in the words of a page.
