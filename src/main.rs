@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         // Relative to wherever the process is: paths are used, and shown, as they were given.
         directory: PathBuf::new(),
         clock: Clock::System,
-        input: &mut stdin().lock(),
+        input: &mut stdin(),
         out_is_terminal: stdout().is_terminal(),
         out: &mut BufWriter::new(stdout()),
         color: stderr().is_terminal() && !plain,

@@ -109,7 +109,7 @@ fn sights<'a>(router: &'a Router, metrics: &Metrics) -> impl Iterator<Item = Sig
 /// Why a lane is held, if it is: a probe ends a hold only when it succeeds.
 fn why_held(state: LaneState) -> Option<String> {
     match state {
-        LaneState::Held { why, .. } | LaneState::Probing { held: true, why } => Some(why),
+        LaneState::Held { why, .. } | LaneState::Probing { held: true, why, .. } => Some(why),
         LaneState::Flowing | LaneState::Paused { .. } | LaneState::Probing { held: false, .. } | LaneState::Stopped => {
             None
         }

@@ -57,25 +57,16 @@ impl Key {
         Ok(Self(bytes))
     }
 
-    /// The key in the file at `path`, which is made, for its owner only, where it is missing.
+    /// The key in the file at `path`, which is made, for its owner only, where it is missing. One worker at a time asks for it: whose
+    /// directory it is.
     pub fn in_file(path: &Path) -> io::Result<Self> {
-        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        match made {
-            Ok(mut file) => {
-                let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-                getrandom::fill(&mut bytes[..]).map_err(|error| io::Error::other(error.to_string()))?;
-                let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&bytes[..]));
-                file.write_all(text.as_bytes())?;
-                file.sync_all()?;
-                Self::from_text(&text).map_err(io::Error::other)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let mut text = Zeroizing::new(String::new());
-                fs::File::open(path)?.take(4_096).read_to_string(&mut text)?;
-                Self::from_text(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-            }
-            Err(error) => Err(error),
+        let mut text = Zeroizing::new(String::new());
+        match fs::File::open(path) {
+            Ok(file) => drop(file.take(4_096).read_to_string(&mut text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => text = make_file(path)?,
+            Err(error) => return Err(error),
         }
+        Self::from_text(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// The key for one purpose.
@@ -124,6 +115,26 @@ impl Key {
     }
 }
 
+/// Makes a key file, and returns what is in it. Written beside its place first: a crash in the middle must leave no empty file
+/// there, with which no worker could start, and what was sealed with the key must not outlive it.
+fn make_file(path: &Path) -> io::Result<Zeroizing<String>> {
+    let beside = path.with_extension("new");
+    if let Err(error) = fs::remove_file(&beside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+    getrandom::fill(&mut bytes[..]).map_err(|error| io::Error::other(error.to_string()))?;
+    let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&bytes[..]));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(text)
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[key]")
@@ -165,6 +176,13 @@ mod tests {
         let made = Key::in_file(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(made.derive("x"), Key::in_file(&path).unwrap().derive("x"));
+        // What a crash left beside it is nobody's key.
+        fs::remove_file(&path).unwrap();
+        fs::write(dir.path().join("key.new"), "").unwrap();
+        let made = Key::in_file(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(made.derive("x"), Key::in_file(&path).unwrap().derive("x"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the key is alone");
         fs::write(&path, "short").unwrap();
         assert_eq!(Key::in_file(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

@@ -444,6 +444,9 @@ def workers():
                "Older than your last change: that worker has refused it.",
                f"time() - min(interven_alerts_config_reload_success_timestamp_seconds{{{POOL}}})", "s", colours=thresholds((None, BLUE)),
                links=[runbook("IntervenAlertsConfigurationsDiffer")])
+    board.stat("Configurations refused", "Workers that have refused a changed configuration and go on with the old one.",
+               f"count(interven_alerts_config_last_reload_successful{{{POOL}}} == 0) or vector(0)", "none", colours=ZERO_IS_WELL,
+               links=[runbook("IntervenAlertsConfigurationReloadFailed")])
     board.stat("Stores not writable", "Workers whose dead-letter store takes no letters: a full or failing disk.",
                f"count(interven_alerts_dead_letter_store_writable{{{POOL}}} == 0) or vector(0)", "none", colours=ZERO_IS_WELL,
                links=[runbook("IntervenAlertsStoreNotWritable")])

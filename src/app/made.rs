@@ -106,7 +106,7 @@ impl Steward {
                 Ok(Err(problem)) => {
                     error!(channel = %id, %problem, hint = problem.hint, "the queue of a channel that was made over the API still cannot be made");
                     if broker.waiting(Queue::Lane(id.clone())).await.is_err() {
-                        drop(broker.remove_lane(id).await);
+                        broker.forget_lane(&id);
                     }
                 }
                 Err(_) => debug!(channel = %id, "the broker does not say whether the queue can be made"),

@@ -229,6 +229,10 @@ impl Undertaker {
     /// Looks at every orphan once; whether something was done, so that another look soon is worth it.
     async fn look(&self, settled: bool, memory: &mut Memory) -> bool {
         let standing = Arc::clone(&self.standing.borrow());
+        if !standing.is_known() {
+            // What the file has lost may be in the log, where a channel of the same id was hidden by it.
+            return false;
+        }
         let mut orphans = self.census.borrow().orphans(standing.lanes());
         // A channel that the log holds is not gone, whether it can be run here or not.
         orphans.retain(|(lane, _)| standing.channel(lane).is_none());

@@ -150,6 +150,7 @@ impl Steward {
         (self.egress, self.links, self.file, self.book) = (egress, Arc::new(links), channels, book);
         self.install(all, &reloaded).await;
         self.metrics.config_reloaded.set(self.now());
+        self.metrics.config_sound.set(1);
         self.tell_reloaded(&reloaded);
         Ok(reloaded)
     }
@@ -185,7 +186,7 @@ impl Steward {
                 for id in added {
                     // The broker must not ask for a queue that is not there at every reconnect. One that is there stays.
                     if broker.waiting(Queue::Lane(id.clone())).await.is_err() {
-                        drop(broker.remove_lane(id.clone()).await);
+                        broker.forget_lane(id);
                     }
                 }
                 if !surely {

@@ -106,6 +106,10 @@ impl Broker for Told {
         now_so(if *self.refuses_lanes.lock().unwrap() { Err(error("no such queue")) } else { Ok(()) })
     }
 
+    fn forget_lane(&self, lane: &ChannelId) {
+        self.note(format!("forget {lane}"));
+    }
+
     fn remove_lane(&self, lane: ChannelId) -> BoxFuture<'static, Result<u64, BrokerError>> {
         self.note(format!("remove {lane}"));
         let answer = self.removals.lock().unwrap().pop_front().unwrap_or(Some(0));
@@ -290,7 +294,7 @@ async fn a_reload_whose_queues_cannot_be_made_changes_nothing_and_one_while_the_
     let refused = house.reload(&both).await;
     assert!(matches!(refused, Err(ReloadError::Broker(_))), "{refused:?}");
     assert!(house.state("new").is_none() && house.census.borrow().tenure(&id("new")).is_none());
-    assert_eq!(house.broker.asked("remove new").len(), 1, "the broker goes on asking for a queue that is not there");
+    assert_eq!(house.broker.asked("forget new").len(), 1, "the broker goes on asking for a queue that is not there");
 
     house.broker.health.send_replace(Health { connected: false, reconnects: 0 });
     let reloaded = house.reload(&both).await.unwrap();
@@ -328,8 +332,9 @@ impl Grave {
             let receipt = Receipt::new(tag, Arc::new(Nobody) as Arc<dyn Desk>);
             broker.waiting.lock().unwrap().push_back(Arrival { body, redelivered: true, receipt });
         }
-        let mut standing = Standing::default();
-        [Some(Deed::Lane), more].into_iter().flatten().for_each(|deed| drop(standing.apply(entry(lane, deed))));
+        let (mut whole, mut standing) = (Standing::default(), Standing::default());
+        [Some(Deed::Lane), more].into_iter().flatten().for_each(|deed| drop(whole.apply(entry(lane, deed))));
+        standing.catch_up(whole);
         let (census, standing) = (Arc::new(watch::Sender::new(Census::of([]))), watch::Sender::new(Arc::new(standing)));
         let shared = Arc::clone(&broker) as Arc<dyn Broker>;
         let undertaker = Undertaker {
@@ -415,6 +420,17 @@ async fn a_lane_that_our_own_reload_removed_is_buried_at_once_and_a_paused_one_a
         let took = grave.began.elapsed().as_secs();
         assert!((least..=most).contains(&took), "{more:?} took {took} s");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_our_own_reload_removed_is_left_alone_while_nobody_knows_whether_the_log_has_its_channel() {
+    let mut grave = Grave::new("gone", None, [Some(2)]);
+    let known = grave.standing.send_replace(Arc::default());
+    grave.census.send_modify(|census| census.set(&id("gone"), Tenure::removed_now()));
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    assert!(grave.broker.asked("remove gone").is_empty() && grave.jobs.is_empty());
+    grave.standing.send_replace(known);
+    assert_eq!(grave.buried().await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

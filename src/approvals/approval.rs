@@ -48,7 +48,7 @@ pub struct Approval {
     pub published: bool,
     /// Its cards that can be changed.
     pub cards: Vec<Card>,
-    /// Which cards were changed to what: by the id of a card, or of the click whose card it is.
+    /// What cards were last changed to: by the id of a card, or of the click whose card it is. Each stands here once.
     pub shown: Vec<(Uuid, Shown)>,
 }
 

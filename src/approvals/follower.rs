@@ -1,111 +1,71 @@
-//! Following the log: from its first record, for ever, through every trouble of the broker.
+//! Following the log: what it tells becomes the table, and whoever waits for a click hears of it.
 //!
-//! After a lost connection it is read again from its beginning, into a new table: a broker that was made anew may number its records
-//! from the beginning. Until that has caught up, the old table stays, which was true when the connection was lost.
+//! When it is read again from its beginning, that is into a new table. Until that has caught up, the old one stays, which was true
+//! when the connection was lost.
 //!
 //! Nothing here waits for anything but the log: publishing and changing cards are other tasks' work.
 
 use std::{
     mem,
+    ops::ControlFlow,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Duration,
 };
 
-use tokio::{sync::watch, time::timeout};
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::{Answered, Approvals, Deed, Entry, Fate, Inner, News, Table, healing, record};
 use crate::{
-    broker::{BrokerError, Destination, End, Health, Log, Message, Record, Start},
+    broker::{
+        Log, Record,
+        following::{Follower, Marks, follow},
+    },
     channels::button::Name,
 };
-
-/// Waits between tries to read the log.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_LONGEST: Duration = Duration::from_secs(30);
-
-/// How long appending a mark may take, and how long a log that holds one may give nothing.
-const MARK_MAX: Duration = Duration::from_secs(3);
-const SILENCE_MAX: Duration = Duration::from_secs(20);
-
-/// Where the log ends at present.
-#[derive(Clone, Copy, Debug)]
-enum Present {
-    /// There is nothing in it.
-    Empty,
-    /// With the mark with this id.
-    Mark(Uuid),
-    /// With the record at this place.
-    At(u64),
-}
 
 impl Approvals {
     /// Follows the log, until the broker is closed.
     pub async fn follow(self) {
-        let inner = &self.0;
-        let mut health = inner.broker.health();
-        let mut wait = AGAIN_FIRST;
-        loop {
-            if health.wait_for(|health| health.connected).await.is_err() {
-                return;
+        let marks = Marks { make: record::mark, is: record::is_mark };
+        let mut reader = Reader { inner: Arc::clone(&self.0), beginning: None };
+        follow(&*self.0.broker, Log::Approvals, "approvals", marks, &mut reader).await;
+    }
+}
+
+/// Who takes in what the log tells.
+struct Reader {
+    inner: Arc<Inner>,
+    /// The table that the beginning of the log is read into, and after how many reconnects.
+    beginning: Option<(Table, u64)>,
+}
+
+impl Follower for Reader {
+    fn begin(&mut self, reconnects: u64) {
+        self.beginning = Some((Table::default(), reconnects));
+    }
+
+    async fn take(&mut self, record: Record) -> ControlFlow<()> {
+        if let Some(entry) = decode(&record) {
+            match &mut self.beginning {
+                Some((table, _)) => drop(table.apply(entry)),
+                None => self.inner.take_in(entry),
             }
-            let since = health.borrow_and_update().reconnects;
-            let outcome = tokio::select! {
-                outcome = inner.read(since, &mut wait) => outcome,
-                anew = made_anew(&mut health, since) => {
-                    if anew {
-                        continue;
-                    }
-                    return;
-                }
-            };
-            if let Err(error) = outcome {
-                warn!(%error, hint = error.hint, retry_in = ?wait, "the log of the approvals could not be read");
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(AGAIN_LONGEST);
         }
+        ControlFlow::Continue(())
+    }
+
+    async fn is_whole(&mut self) -> ControlFlow<()> {
+        if let Some((table, reconnects)) = self.beginning.take() {
+            self.inner.replace(table);
+            self.inner.read_after.store(reconnects, Ordering::Relaxed);
+            // An error says that nobody listens.
+            drop(self.inner.news.send(News::Whole));
+        }
+        ControlFlow::Continue(())
     }
 }
 
 impl Inner {
-    /// Reads the whole log into a new table, puts it in the old one's place, then takes each record in as it comes.
-    async fn read(self: &Arc<Self>, since: u64, wait: &mut Duration) -> Result<(), BrokerError> {
-        let present = self.find_present().await?;
-        let mut records = self.broker.read(Log::Approvals, Start::First, End::Follow);
-        let mut table = Table::default();
-        let mut is_whole = matches!(present, Present::Empty);
-        while !is_whole {
-            let late = || BrokerError {
-                what: String::from("the log of the approvals gives nothing"),
-                hint: "look at the broker's log: the stream may be without a majority of its nodes",
-                source: None,
-            };
-            let Some(record) = timeout(SILENCE_MAX, records.recv()).await.map_err(|_| late())? else { return Ok(()) };
-            let record = record?;
-            if let Some(entry) = decode(&record) {
-                table.apply(entry);
-            }
-            is_whole = match present {
-                Present::Empty => true,
-                Present::Mark(id) => record::is_mark(&record.body, id),
-                Present::At(last) => record.offset >= last,
-            };
-        }
-        *wait = AGAIN_FIRST;
-        self.replace(table);
-        self.read_after.store(since, Ordering::Relaxed);
-        // An error says that nobody listens.
-        drop(self.news.send(News::Whole));
-        while let Some(record) = records.recv().await {
-            if let Some(entry) = decode(&record?) {
-                self.take_in(entry);
-            }
-        }
-        Ok(())
-    }
-
     fn replace(self: &Arc<Self>, table: Table) {
         let forgotten = table.live_forgotten();
         let before = mem::replace(&mut *self.table.write().unwrap_or_else(PoisonError::into_inner), table);
@@ -176,23 +136,6 @@ impl Inner {
             self.metrics.approval_latency.observe(click.at.since(decision.time).as_secs_f64());
         }
     }
-
-    /// Finds out where the log ends at present. A stream cannot be asked for its end, and finding it by waiting for silence takes
-    /// long, so a mark is appended: all that was there before stands before it. Where nothing can be written (a broker with a
-    /// full disk still reads), it is waited for all the same.
-    async fn find_present(&self) -> Result<Present, BrokerError> {
-        let id = Uuid::now_v7();
-        let message = Message { to: Destination::Log(Log::Approvals), id: id.to_string(), body: record::mark(id) };
-        if let Ok(Ok(())) = timeout(MARK_MAX, self.broker.publish(message)).await {
-            return Ok(Present::Mark(id));
-        }
-        let mut last = Present::Empty;
-        let mut records = self.broker.read(Log::Approvals, Start::First, End::Present);
-        while let Some(record) = records.recv().await {
-            last = Present::At(record?.offset);
-        }
-        Ok(last)
-    }
 }
 
 fn tell_forgotten(before: u64, now: u64) {
@@ -202,11 +145,6 @@ fn tell_forgotten(before: u64, now: u64) {
             "more approvals wait or are granted than a worker can remember: the oldest cannot be answered any more"
         );
     }
-}
-
-/// Waits until the connection was made again since `since`; false when it never will be.
-async fn made_anew(health: &mut watch::Receiver<Health>, since: u64) -> bool {
-    health.wait_for(|health| health.reconnects != since).await.is_ok()
 }
 
 fn decode(record: &Record) -> Option<Entry> {

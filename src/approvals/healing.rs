@@ -27,9 +27,15 @@ pub(super) fn lost(before: &Table, after: &Table, now: Timestamp) -> Vec<Entry> 
         {
             lost.push(Deed::Asked(decision.clone()));
         }
-        let Some(click) = known.answer.as_ref().filter(|click| is_young(click.at)) else { continue };
-        if found.is_none_or(|found| found.answer.is_none()) {
+        let answer = known.answer.as_ref().filter(|click| is_young(click.at));
+        if let Some(click) = answer
+            && found.is_none_or(|found| found.answer.is_none())
+        {
             lost.push(Deed::Click((**click).clone()));
+        }
+        // Also of one that waits: its cards must be changed when it is answered.
+        if answer.is_none() && known.decision.as_ref().is_none_or(|decision| !is_young(decision.time)) {
+            continue;
         }
         let there: BTreeSet<_> = found.iter().flat_map(|found| &found.cards).map(|card| card.id).collect();
         let cards = known.cards.iter().filter(|card| !there.contains(&card.id));
@@ -49,20 +55,21 @@ mod tests {
 
     #[test]
     fn what_the_log_has_lost_makes_it_say_the_same_again() {
-        let card = Card {
+        let card = |ts: &str| Card {
             id: uuid::Uuid::now_v7(),
             channel: "soc".parse().unwrap(),
             conversation: String::from("C1"),
-            ts: String::from("1"),
+            ts: ts.to_owned(),
         };
         let (answer, other) = (click("lost", Answer::Approve), click("lost", Answer::Deny));
         let log = [
             asked("kept", "slack", None),
             clicked(&click("kept", Answer::Deny)),
             asked("lost", "slack", None),
-            Entry::new(Deed::Posted(crate::approvals::Name::of("lost"), card), start()),
+            Entry::new(Deed::Posted(crate::approvals::Name::of("lost"), card("1")), start()),
             clicked(&answer),
             asked("waits", "slack", None),
+            Entry::new(Deed::Posted(crate::approvals::Name::of("waits"), card("2")), start()),
         ];
         let table = |entries: &[Entry]| {
             let mut table = Table::default();

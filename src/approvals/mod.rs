@@ -120,7 +120,7 @@ pub enum Outcome {
 /// Why nobody can say what has become of a click. It may be the answer all the same: look again, or answer again.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
-    /// The log has not been read to its end since the start.
+    /// The log has not been read to its end since the start, or since the broker was lost.
     #[error("this worker has not read yet which approvals there are")]
     NotRead,
     /// Too many at once.
@@ -192,7 +192,7 @@ struct Inner {
     news: broadcast::Sender<News>,
     /// Answers under way: finished also when nobody waits for them any more.
     tasks: TaskTracker,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     /// The clicks of this worker that were not heard of yet, and who waits for each.
     mine: Mutex<HashMap<Uuid, Mine>>,
     /// What was answered here and is not planned for publishing yet.
@@ -219,7 +219,7 @@ impl Approvals {
             read_after: AtomicU64::new(0),
             news: broadcast::Sender::new(NEWS_MAX),
             tasks,
-            places: Semaphore::new(ANSWERS_MAX),
+            places: Arc::new(Semaphore::new(ANSWERS_MAX)),
             mine: Mutex::default(),
             won_here: Mutex::default(),
         }))
@@ -292,17 +292,20 @@ impl Approvals {
         // What is certain already needs no record, so that nobody can fill the log by clicking.
         match (heard, judged) {
             (None, Fate::Won) => {}
-            (None, Fate::Unknown) if !self.known() => return Err(AnswerError::NotRead),
+            // What was asked for while the broker was away, the others know.
+            (None, Fate::Unknown) if !self.0.is_current() => return Err(AnswerError::NotRead),
             (Some(fate), _) | (None, fate @ (Fate::Late | Fate::Expired | Fate::Unknown)) => {
                 return self.0.outcome(&click, fate);
             }
         }
+        // The place first: whoever stops looks the other way round, so that no answer slips through between the two.
+        let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| AnswerError::Busy)?;
         if self.0.tasks.is_closed() {
             return Err(AnswerError::Stopping);
         }
         let inner = Arc::clone(&self.0);
         let under_way = self.0.tasks.spawn(async move {
-            let _place = inner.places.try_acquire().map_err(|_| AnswerError::Busy)?;
+            let _place = place;
             let fate = inner.record(&click).await?;
             inner.outcome(&click, fate)
         });

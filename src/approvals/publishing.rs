@@ -43,8 +43,9 @@ const KEY_BYTES_MAX: usize = 255;
 /// How long the others leave it to the worker whose click won. Each adds up to as much again, so that usually one steps in.
 const OTHERS_AFTER: Duration = Duration::from_secs(6);
 
-/// How long it is waited for what was asked, where a click was faster.
-const DECISION_MAX: Duration = Duration::from_secs(3);
+/// How long it is waited for what was asked, where a click was faster: longer than the intake's longest wait between tries to
+/// record it. An answer that is published without it says less, and another worker that publishes it again says more.
+const DECISION_MAX: Duration = Duration::from_secs(10);
 
 /// Waits between tries; each is made longer by up to half.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
@@ -82,14 +83,15 @@ struct Publisher<'a> {
     plans: HashMap<Name, Plan>,
     under_way: FuturesUnordered<BoxFuture<'a, Tried>>,
     told_at: Option<Instant>,
+    /// Those that nobody has written down as published while they meant anything, as they were last told of.
+    missed: HashSet<Name>,
 }
 
 impl Approvals {
     /// Publishes answers until `stop`, and then those that were given here meanwhile.
     pub async fn publish_answers(self, stop: CancellationToken) {
         let mut news = self.subscribe();
-        let under_way = FuturesUnordered::new();
-        let mut publisher = Publisher { inner: &self.0, plans: HashMap::new(), under_way, told_at: None };
+        let mut publisher = Publisher::new(&self.0);
         publisher.look_at_all();
         while !(stop.is_cancelled() && publisher.is_done()) {
             publisher.begin(stop.is_cancelled());
@@ -110,11 +112,20 @@ impl Approvals {
     }
 }
 
-impl Publisher<'_> {
-    /// Whether nothing is left that the worker must do before it stops.
+impl<'a> Publisher<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        let (plans, under_way, missed) = (HashMap::new(), FuturesUnordered::new(), HashSet::new());
+        Self { inner, plans, under_way, told_at: None, missed }
+    }
+
+    /// Whether nothing is left that the worker must do before it stops, and no answer can come any more.
     fn is_done(&self) -> bool {
-        let idle = self.inner.places.available_permits() == ANSWERS_MAX && self.inner.won_here().is_empty();
-        idle && self.under_way.is_empty() && self.plans.values().all(|plan| !plan.own)
+        // In this order: whoever has no place when the answers are closed gets none any more.
+        let idle = self.inner.tasks.is_closed() && self.inner.places.available_permits() == ANSWERS_MAX;
+        self.forget_published();
+        idle && self.inner.won_here().is_empty()
+            && self.under_way.is_empty()
+            && self.plans.values().all(|plan| !plan.own)
     }
 
     fn is_full(&self) -> bool {
@@ -126,32 +137,75 @@ impl Publisher<'_> {
         next.unwrap_or_else(|| Instant::now() + Duration::from_hours(1))
     }
 
+    /// What was answered here may have been published by another worker before this one heard of it: then there is no plan for it.
+    fn forget_published(&self) {
+        let is_unpublished =
+            |name: &Name| self.inner.table().get(name).is_some_and(|one| one.answer.is_some() && !one.published);
+        self.inner.won_here().retain(is_unpublished);
+    }
+
     fn look_at_all(&mut self) {
+        self.forget_published();
         let unpublished: Vec<Arc<Approval>> = self.inner.table().unpublished().cloned().collect();
         let names: HashSet<&Name> = unpublished.iter().map(|approval| &approval.name).collect();
         self.plans.retain(|name, _| names.contains(name));
-        for approval in unpublished {
-            self.plan(&approval);
+        for approval in &unpublished {
+            self.plan(approval);
         }
+        self.tell_missed(&unpublished);
+    }
+
+    /// Tells of answers that it is too late for, once: of all workers, none was there in time, or the firewall was not.
+    fn tell_missed(&mut self, unpublished: &[Arc<Approval>]) {
+        let now = self.inner.clock.now();
+        let missed = unpublished.iter().filter(|approval| {
+            !self.plans.contains_key(&approval.name)
+                && Answered::of(approval).is_some_and(|answered| is_over(&answered, now))
+        });
+        let missed: HashSet<Name> = missed.map(|approval| approval.name.clone()).collect();
+        let new: Vec<&Name> = missed.difference(&self.missed).collect();
+        if let Some(one) = new.first() {
+            let (answers, one) = (new.len(), self.inner.table().get(one).and_then(|one| one.id().map(str::to_owned)));
+            error!(
+                answers,
+                one,
+                hint = "let the agents ask again",
+                "answers were not published while they meant anything: the firewall may never have heard of them"
+            );
+        }
+        self.missed = missed;
     }
 
     fn hear(&mut self, change: &Change) {
         match change {
             Change::Answered(approval) => self.plan(approval),
             Change::Noted(approval) if approval.published => drop(self.plans.remove(&approval.name)),
-            Change::Asked(_) | Change::Posted(_) | Change::Noted(_) => {}
+            // What an answer of ours has waited for.
+            Change::Asked(approval) => {
+                if let Some(plan) = self.plans.get_mut(&approval.name).filter(|plan| plan.own) {
+                    plan.due = plan.due.min(Instant::now());
+                }
+            }
+            Change::Posted(_) | Change::Noted(_) => {}
         }
     }
 
     fn plan(&mut self, approval: &Arc<Approval>) {
         let own = self.inner.won_here().remove(&approval.name);
         let Some(answered) = Answered::of(approval) else { return };
-        if self.plans.contains_key(&approval.name) || is_over(&answered, self.inner.clock.now()) {
+        if is_over(&answered, self.inner.clock.now()) {
             return;
         }
         let patience = if own { Duration::ZERO } else { more(OTHERS_AFTER, 1.0) };
         let for_decision = if approval.decision.is_none() { DECISION_MAX } else { Duration::ZERO };
         let due = Instant::now() + patience + for_decision;
+        if let Some(plan) = self.plans.get_mut(&approval.name) {
+            if own {
+                // It was seen in the table before it was heard of as ours.
+                *plan = Plan { due: plan.due.min(due), own, ..*plan };
+            }
+            return;
+        }
         self.plans.insert(approval.name.clone(), Plan { due, wait: AGAIN_FIRST, confirmed: false, own });
     }
 
@@ -185,6 +239,7 @@ impl Publisher<'_> {
                     "the answer could not be published while it meant anything: the firewall never heard of it; \
                      bind its queue to the approvals exchange"
                 );
+                self.missed.insert(name);
                 continue;
             }
             let inner = self.inner;
@@ -292,7 +347,10 @@ fn message(answered: &Answered) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::approvals::{By, Claim, Click, Table, Via, testing};
+    use crate::approvals::{
+        By, Claim, Click, Table, Via, testing,
+        tests::{House, click, until},
+    };
 
     fn answered(click: &Click, tool: &str) -> Answered {
         let mut table = Table::default();
@@ -324,6 +382,58 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["grant"], Value::Null);
     }
 
+    #[tokio::test]
+    async fn an_answer_of_ours_is_published_at_once_also_where_it_was_seen_in_the_table_first() {
+        let (house, name) = (House::open(0).await, Name::of("apr"));
+        let worker = house.worker(false).await;
+        house.ask("apr", None).await;
+        until("it is known", || worker.approvals.get(&name)).await;
+        worker.approvals.answer(click("apr", 0)).await.unwrap();
+        let inner = &worker.approvals.0;
+        // As it is between the two steps of hearing.
+        assert!(inner.won_here().remove(&name));
+        let mut publisher = Publisher::new(inner);
+        publisher.look_at_all();
+        assert!(!publisher.plans[&name].own && publisher.plans[&name].due > Instant::now());
+        inner.won_here().insert(name.clone());
+        publisher.hear(&Change::Answered(worker.approvals.get(&name).unwrap()));
+        assert!(publisher.plans[&name].own && publisher.plans[&name].due <= Instant::now());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_faster_than_its_question_waits_for_it_and_not_longer() {
+        let (house, name) = (House::open(0).await, Name::of("apr"));
+        let worker = house.worker(false).await;
+        let mut sealed = click("apr", 0);
+        sealed.claim = Some(Claim { agent: None, tool: Name::of("slack.post_message"), expires_at: None });
+        worker.approvals.answer(sealed).await.unwrap();
+        let mut publisher = Publisher::new(&worker.approvals.0);
+        publisher.hear(&Change::Answered(worker.approvals.get(&name).unwrap()));
+        // The intake tries again to record a question every five seconds.
+        assert!(publisher.plans[&name].due > Instant::now() + Duration::from_secs(5));
+        house.ask("apr", None).await;
+        let asked = until("it is asked", || worker.approvals.get(&name).filter(|one| one.decision.is_some())).await;
+        publisher.hear(&Change::Asked(asked));
+        assert!(publisher.plans[&name].due <= Instant::now());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_never_published_in_time_is_told_of_once() {
+        let (house, name) = (House::open(0).await, Name::of("apr"));
+        let worker = house.worker(false).await;
+        house.ask("apr", None).await;
+        let old = Click { at: Timestamp::UNIX_EPOCH, grant: Duration::from_mins(10), ..click("apr", 0) };
+        worker.approvals.note(Deed::Click(old)).await.unwrap();
+        until("it is answered", || worker.approvals.get(&name)?.answer.clone()).await;
+        let mut publisher = Publisher::new(&worker.approvals.0);
+        publisher.look_at_all();
+        assert!(publisher.plans.is_empty() && publisher.missed.contains(&name));
+        worker.approvals.note(Deed::Published(name.clone())).await.unwrap();
+        until("it is published", || worker.approvals.get(&name).filter(|one| one.published)).await;
+        publisher.look_at_all();
+        assert!(publisher.missed.is_empty());
+    }
+
     #[test]
     fn a_hostile_tool_makes_no_key_that_amqp_cannot_carry() {
         let click = testing::click("apr_7", Answer::Deny);
@@ -336,7 +446,7 @@ mod tests {
     #[test]
     fn an_answer_to_what_the_log_does_not_tell_of_says_what_the_button_said() {
         let mut click = testing::click("apr_7", Answer::Approve);
-        click.claim = Some(Claim { tool: Name::of("slack.post_message"), expires_at: None });
+        click.claim = Some(Claim { agent: None, tool: Name::of("slack.post_message"), expires_at: None });
         let mut table = Table::default();
         table.apply(testing::clicked(&click));
         let Message { to, body, .. } = message(&Answered::of(table.get(&click.approval).unwrap()).unwrap());

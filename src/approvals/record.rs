@@ -90,6 +90,9 @@ pub struct By {
 /// What a sealed button said of the approval: proof that we asked for it, also when the log does not tell of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
+    /// The id of the agent; `None` in records of older workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Name>,
     /// The full name of the tool.
     pub tool: Name,
     /// From when on an answer is too late.
@@ -99,7 +102,14 @@ pub struct Claim {
 
 impl From<&ButtonClaim> for Claim {
     fn from(claim: &ButtonClaim) -> Self {
-        Self { tool: claim.tool.clone(), expires_at: claim.expires_at }
+        Self { agent: claim.agent.clone(), tool: claim.tool.clone(), expires_at: claim.expires_at }
+    }
+}
+
+impl Claim {
+    /// Whether a card of this decision said so: the same agent and tool, for which the answer would be a grant.
+    pub(super) fn is_of(&self, decision: &Decision) -> bool {
+        self.tool.is(decision.tool_name()) && self.agent.as_ref().is_none_or(|agent| agent.is(&decision.agent.id))
     }
 }
 

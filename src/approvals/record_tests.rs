@@ -13,7 +13,11 @@ fn click() -> Click {
     let by = By { id: String::from("U1"), name: String::from("Ann \"O\""), team: Some(String::from("T1")) };
     Click {
         grant: Duration::from_mins(10),
-        claim: Some(Claim { tool: Name::of(&"x".repeat(300)), expires_at: Some(Timestamp::UNIX_EPOCH) }),
+        claim: Some(Claim {
+            agent: Some(Name::of("a")),
+            tool: Name::of(&"x".repeat(300)),
+            expires_at: Some(Timestamp::UNIX_EPOCH),
+        }),
         channel: Some("soc".parse().unwrap()),
         response_url: Some(Secret::new("https://hooks.slack.com/actions/T/1/abc")),
         ..Click::new(Name::of("apr_7"), Answer::Approve, by, Via::Slack, Timestamp::UNIX_EPOCH)

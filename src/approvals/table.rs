@@ -56,7 +56,7 @@ pub enum Fate {
     Late,
     /// It came when the time was over.
     Expired,
-    /// Nobody asked for this approval: there is no record of it and no button, or the button is of another tool.
+    /// Nobody asked for this approval: there is no record of it and no button, or the button is of another agent or tool.
     Unknown,
 }
 
@@ -134,7 +134,11 @@ impl Table {
             }
             Deed::Updated(name, card, shown) => {
                 let updated = self.change(&name, |approval| {
-                    let news = !approval.shows(card, shown) && approval.shown.len() < 2 * CARDS_MAX;
+                    // What was changed last counts: a change that was under way when the answer came may have overwritten it.
+                    if let Some((_, last)) = approval.shown.iter_mut().find(|(one, _)| *one == card) {
+                        return std::mem::replace(last, shown) != shown;
+                    }
+                    let news = approval.shown.len() < 2 * CARDS_MAX;
                     if news {
                         approval.shown.push((card, shown));
                     }
@@ -155,8 +159,8 @@ impl Table {
         self.fates.get(&click).copied()
     }
 
-    /// What a click would come to if it were the next record. A button proves that we asked, and for what: its tool must be that of
-    /// the decision, or else two decisions with the same approval id could be granted by each other's cards.
+    /// What a click would come to if it were the next record. A button proves that we asked, and for what: its agent and tool must be
+    /// those of the decision, or else two decisions with the same approval id could be granted by each other's cards.
     pub fn judge(&self, click: &Click) -> Fate {
         let approval = self.get(&click.approval);
         if let Some(answer) = approval.and_then(|approval| approval.answer.as_ref()) {
@@ -164,7 +168,7 @@ impl Table {
         }
         let asked = approval.and_then(|approval| approval.asked());
         let proof = match (approval.and_then(|approval| approval.decision.as_ref()), &click.claim) {
-            (Some(decision), Some(claim)) => claim.tool.is(decision.tool_name()),
+            (Some(decision), Some(claim)) => claim.is_of(decision),
             (asked, claim) => asked.is_some() || claim.is_some(),
         };
         if !proof {
@@ -224,7 +228,7 @@ impl Table {
         if let Some(approval) = self.get(&name) {
             let claim = approval.answer.as_ref().and_then(|answer| answer.claim.as_ref());
             // The first one counts; and what was answered by a button was what the button said.
-            if approval.decision.is_some() || claim.is_some_and(|claim| !claim.tool.is(decision.tool_name())) {
+            if approval.decision.is_some() || claim.is_some_and(|claim| !claim.is_of(&decision)) {
                 return None;
             }
         }

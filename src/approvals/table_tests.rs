@@ -30,7 +30,7 @@ fn at(mut click: Click, seconds: u64) -> Click {
 }
 
 fn sealed(mut click: Click, expires_at: Option<Timestamp>) -> Click {
-    click.claim = Some(Claim { tool: Name::of("slack.post_message"), expires_at });
+    click.claim = Some(Claim { agent: Some(Name::of("agt_42")), tool: Name::of("slack.post_message"), expires_at });
     click
 }
 
@@ -88,20 +88,26 @@ fn a_button_proves_that_we_asked_and_nothing_else_does() {
 }
 
 #[test]
-fn a_button_for_another_tool_than_the_one_that_is_asked_for_answers_nothing() {
+fn a_button_for_another_agent_or_tool_than_the_one_that_is_asked_for_answers_nothing() {
     // Goal: of two decisions with the same approval id, nobody grants one by the card of the other.
-    let other = || {
-        let claim = Claim { tool: Name::of("shell.run"), expires_at: None };
-        Click { claim: Some(claim), ..click("apr", Answer::Approve) }
-    };
-    let (after_it, before_it) = (other(), other());
-    let mut asked_first = table([asked("apr", "slack", None), clicked(&after_it)]);
-    assert_eq!(asked_first.fate(after_it.id), Some(Fate::Unknown));
-    assert!(asked_first.apply(clicked(&sealed(click("apr", Answer::Deny), None))).is_some());
-    let clicked_first = table([clicked(&before_it), asked("apr", "slack", None)]);
-    assert_eq!(clicked_first.fate(before_it.id), Some(Fate::Won));
-    assert!(clicked_first.get(&name()).unwrap().decision.is_none(), "it is another one that asks");
-    assert!(clicked_first.grant(&scope("agt_42", "slack", Some("post_message")), after(2)).is_none());
+    for (agent, tool) in [(None, "shell.run"), (Some("agt_42"), "shell.run"), (Some("agt_43"), "slack.post_message")] {
+        let other = || {
+            let claim = Claim { agent: agent.map(Name::of), tool: Name::of(tool), expires_at: None };
+            Click { claim: Some(claim), ..click("apr", Answer::Approve) }
+        };
+        let (after_it, before_it) = (other(), other());
+        let mut asked_first = table([asked("apr", "slack", None), clicked(&after_it)]);
+        assert_eq!(asked_first.fate(after_it.id), Some(Fate::Unknown));
+        assert!(asked_first.apply(clicked(&sealed(click("apr", Answer::Deny), None))).is_some());
+        let clicked_first = table([clicked(&before_it), asked("apr", "slack", None)]);
+        assert_eq!(clicked_first.fate(before_it.id), Some(Fate::Won));
+        assert!(clicked_first.get(&name()).unwrap().decision.is_none(), "it is another one that asks");
+        assert!(clicked_first.grant(&scope("agt_42", "slack", Some("post_message")), after(2)).is_none());
+    }
+    // A button of an older worker does not say whose it is.
+    let old = Claim { agent: None, tool: Name::of("slack.post_message"), expires_at: None };
+    let old = Click { claim: Some(old), ..click("apr", Answer::Approve) };
+    assert_eq!(table([asked("apr", "slack", None), clicked(&old)]).fate(old.id), Some(Fate::Won));
 }
 
 #[test]
@@ -184,6 +190,12 @@ fn cards_and_what_was_done_about_an_answer_are_remembered_once_each() {
     for id in [second.id, answer.id] {
         assert!(table.apply(note(Deed::Updated(name(), id, Shown::Answered))).is_some());
         assert!(table.apply(note(Deed::Updated(name(), id, Shown::Answered))).is_none());
+        // One that was under way when the answer came: the card says the wrong thing, and only once.
+        assert!(table.apply(note(Deed::Updated(name(), id, Shown::Expired))).is_some());
+        let said = table.get(&name()).unwrap();
+        assert!(said.shows(id, Shown::Expired) && !said.shows(id, Shown::Answered));
+        assert!(table.apply(note(Deed::Updated(name(), id, Shown::Answered))).is_some());
+        assert!(table.get(&name()).unwrap().shows(id, Shown::Answered));
     }
     let approval = table.get(&name()).unwrap();
     assert_eq!(approval.cards, [first.clone(), second.clone()]);

@@ -22,6 +22,7 @@ struct Desk {
     broker: Embedded,
     refusals: AtomicU32,
     published: Mutex<Vec<(String, String, Bytes)>>,
+    health: watch::Sender<Health>,
 }
 
 impl Broker for Desk {
@@ -65,7 +66,7 @@ impl Broker for Desk {
     }
 
     fn health(&self) -> watch::Receiver<Health> {
-        self.broker.health()
+        self.health.subscribe()
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
@@ -73,41 +74,47 @@ impl Broker for Desk {
     }
 }
 
-struct Worker {
-    approvals: Approvals,
+pub(super) struct Worker {
+    pub(super) approvals: Approvals,
     metrics: Metrics,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-struct House {
+pub(super) struct House {
     desk: Arc<Desk>,
     _dir: tempfile::TempDir,
 }
 
 impl House {
-    async fn open(refusals: u32) -> Self {
+    pub(super) async fn open(refusals: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = EmbeddedSettings { dir: dir.path().to_owned(), keep_decisions: None, lanes: Vec::new() };
         let broker = Embedded::open(settings, Clock::System, &TaskTracker::new()).await.unwrap();
-        Self { desk: Arc::new(Desk { broker, refusals: refusals.into(), published: Mutex::default() }), _dir: dir }
+        let (published, health) = (Mutex::default(), watch::Sender::new(Health { connected: true, reconnects: 0 }));
+        Self { desk: Arc::new(Desk { broker, refusals: refusals.into(), published, health }), _dir: dir }
     }
 
     /// One more worker; it knows what the log says when this returns. `publishes`: whether it does its duty.
-    async fn worker(&self, publishes: bool) -> Worker {
+    pub(super) async fn worker(&self, publishes: bool) -> Worker {
+        let worker = self.deaf_worker(publishes);
+        TaskTracker::new().spawn(worker.approvals.clone().follow());
+        worker.approvals.until_known().await;
+        worker
+    }
+
+    /// One more worker that does not follow the log yet.
+    fn deaf_worker(&self, publishes: bool) -> Worker {
         let (metrics, tasks, stop) = (Metrics::new(), TaskTracker::new(), CancellationToken::new());
         let broker = Arc::clone(&self.desk) as Arc<dyn Broker>;
         let approvals = Approvals::new(broker, Clock::System, metrics.clone(), Terms::default(), tasks.clone());
-        let background = TaskTracker::new();
-        background.spawn(approvals.clone().follow());
         if publishes {
             tasks.spawn(approvals.clone().publish_answers(stop.clone()));
         }
-        approvals.until_known().await;
         Worker { approvals, metrics, stop, tasks }
     }
 
-    async fn ask(&self, approval: &str, expires_at: Option<Timestamp>) {
+    pub(super) async fn ask(&self, approval: &str, expires_at: Option<Timestamp>) {
         let (id, body) = asked(&decision(approval, "slack", expires_at), Clock::System.now());
         let message = Message { to: Destination::Log(Log::Approvals), id: id.to_string(), body };
         self.desk.publish(message).await.unwrap();
@@ -118,7 +125,7 @@ impl House {
     }
 }
 
-fn click(approval: &str, number: usize) -> Click {
+pub(super) fn click(approval: &str, number: usize) -> Click {
     let answer = if number.is_multiple_of(2) { Answer::Approve } else { Answer::Deny };
     let who = format!("user-{number}");
     let by = By { id: who.clone(), name: who, team: None };
@@ -126,7 +133,7 @@ fn click(approval: &str, number: usize) -> Click {
 }
 
 /// Waits until `look` gives something.
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         if let Some(found) = look() {
@@ -253,6 +260,55 @@ async fn a_stop_waits_for_answers_under_way_and_for_their_publishing() {
     house.ask("new", None).await;
     until("it is known", || worker.approvals.get(&Name::of("new"))).await;
     assert!(matches!(worker.approvals.answer(click("new", 0)).await, Err(AnswerError::Stopping)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_an_answer_of_its_own_that_another_worker_has_published() {
+    // Goal: a worker that hears late that its click won, when another one has published it already, still stops.
+    // Method: it hears nothing until that is written down, as after a lost connection.
+    let house = House::open(0).await;
+    let (own, other) = (house.deaf_worker(true), house.worker(false).await);
+    let mut sealed = click("apr", 0);
+    sealed.claim = Some(Claim { agent: None, tool: Name::of("slack.post_message"), expires_at: None });
+    let approvals = own.approvals.clone();
+    let answering = TaskTracker::new().spawn(async move { approvals.answer(sealed).await });
+    until("the other one hears of it", || answer_of(&other, "apr")).await;
+    other.approvals.note(Deed::Published(Name::of("apr"))).await.unwrap();
+    TaskTracker::new().spawn(own.approvals.clone().follow());
+    assert!(matches!(answering.await.unwrap().unwrap(), Outcome::Won(_)));
+    own.stop.cancel();
+    own.tasks.close();
+    tokio::time::timeout(Duration::from_secs(20), own.tasks.wait()).await.expect("the stop hangs");
+    assert_eq!(house.published().len(), 0, "nobody publishes it again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_comes_while_the_lanes_are_drained_is_published_before_the_worker_ends() {
+    let house = House::open(0).await;
+    let worker = house.worker(true).await;
+    house.ask("apr", None).await;
+    until("it is known", || worker.approvals.get(&Name::of("apr"))).await;
+    worker.stop.cancel();
+    // Long enough for what has nothing to do any more to end; no answer can come only when their tracker is closed.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(matches!(worker.approvals.answer(click("apr", 0)).await.unwrap(), Outcome::Won(_)));
+    worker.tasks.close();
+    tokio::time::timeout(Duration::from_mins(1), worker.tasks.wait()).await.expect("the stop hangs");
+    assert_eq!(house.published().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_broker_is_away_nothing_that_the_others_may_know_is_called_unknown() {
+    let house = House::open(0).await;
+    let worker = house.worker(true).await;
+    assert!(matches!(worker.approvals.answer(click("apr", 0)).await.unwrap(), Outcome::Unknown));
+    house.desk.health.send_replace(Health { connected: false, reconnects: 0 });
+    assert!(matches!(worker.approvals.answer(click("apr", 0)).await, Err(AnswerError::NotRead)));
+    let mut listener = worker.approvals.subscribe();
+    house.desk.health.send_replace(Health { connected: true, reconnects: 1 });
+    let whole = async { while !matches!(listener.recv().await, Some(News::Whole)) {} };
+    tokio::time::timeout(Duration::from_mins(1), whole).await.expect("it is read again");
+    assert!(matches!(worker.approvals.answer(click("apr", 0)).await.unwrap(), Outcome::Unknown));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@
 //! Start with [`Broker`], then [`receipt`], then [`rabbitmq`] and [`embedded`], which keep the promises.
 
 pub mod embedded;
+pub mod following;
 pub mod rabbitmq;
 pub mod receipt;
 
@@ -312,6 +313,10 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 
     /// Makes sure that these lanes have their queues (or, with `declare = false`, checks it), now and after each reconnect.
     fn ensure_lanes(&self, lanes: Vec<ChannelId>) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// From now on nobody asks for the lane's queues at a reconnect, whether [`Self::ensure_lanes`] found them or not. What is there
+    /// stays. A broker that asks for nothing at a reconnect has nothing to forget.
+    fn forget_lane(&self, _lane: &ChannelId) {}
 
     /// Removes a lane's queues if nothing waits in them; returns how many messages wait, 0 when they are gone. An error while
     /// anybody consumes the lane. Nobody may publish to it any more.

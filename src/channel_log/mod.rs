@@ -12,27 +12,18 @@
 mod record;
 mod standing;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc};
 
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
-use tracing::{debug, warn};
-use uuid::Uuid;
+use tokio::sync::mpsc;
+use tracing::debug;
 
 pub use record::{Content, Deed, Entry};
 pub use standing::{Change, Made, Pause, Standing};
 
-use crate::broker::{Broker, BrokerError, Destination, End, Health, Log, Message, PublishError, Record, Start};
-
-/// Waits between tries to read the log.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_LONGEST: Duration = Duration::from_secs(30);
-
-/// How long appending a mark may take, and how long a log that holds one may give nothing.
-const MARK_MAX: Duration = Duration::from_secs(3);
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+use crate::broker::{
+    Broker, Destination, Log, Message, PublishError, Record,
+    following::{Follower, Marks, follow},
+};
 
 /// What a follower hears.
 #[derive(Debug)]
@@ -61,101 +52,51 @@ impl ChannelLog {
         self.broker.publish(message).await
     }
 
-    /// Reads the log from its first record and tells what comes, until nobody listens. It outlives every trouble of the broker, and
-    /// begins again when the connection was lost: a broker that was made anew may number its records from the beginning.
+    /// Reads the log from its first record and tells what comes, until nobody listens. It outlives every trouble of the broker.
     pub async fn follow(self, news: mpsc::Sender<News>) {
-        let mut health = self.broker.health();
-        let mut wait = AGAIN_FIRST;
-        while !news.is_closed() {
-            if health.wait_for(|health| health.connected).await.is_err() {
-                return;
-            }
-            let since = health.borrow_and_update().reconnects;
-            let outcome = tokio::select! {
-                outcome = self.read(&news, &mut wait) => outcome,
-                anew = made_anew(&mut health, since) => {
-                    if anew {
-                        continue;
-                    }
-                    return;
-                }
-                () = news.closed() => return,
-            };
-            if let Err(error) = outcome {
-                warn!(%error, hint = error.hint, retry_in = ?wait, "the log of the channels could not be read");
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(AGAIN_LONGEST);
-        }
+        let mut listener = Listener { news, beginning: None };
+        let marks = Marks { make: record::mark, is: record::is_mark };
+        follow(&*self.broker, Log::Channels, "channels", marks, &mut listener).await;
+    }
+}
+
+/// Who tells what the log tells.
+struct Listener {
+    news: mpsc::Sender<News>,
+    /// What the beginning of the log amounts to, while it is read.
+    beginning: Option<Standing>,
+}
+
+impl Listener {
+    async fn tell(&self, news: News) -> ControlFlow<()> {
+        if self.news.send(news).await.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
+
+impl Follower for Listener {
+    fn begin(&mut self, _: u64) {
+        self.beginning = Some(Standing::default());
     }
 
-    /// Tells the whole log, then each record that comes, until that fails.
-    async fn read(&self, news: &mpsc::Sender<News>, wait: &mut Duration) -> Result<(), BrokerError> {
-        let present = self.find_present().await?;
-        let mut records = self.broker.read(Log::Channels, Start::First, End::Follow);
-        let mut standing = Standing::default();
-        let mut is_whole = matches!(present, Present::Empty);
-        while !is_whole {
-            let late = || BrokerError {
-                what: String::from("the log of the channels gives nothing"),
-                hint: "look at the broker's log: the stream may be without a majority of its nodes",
-                source: None,
-            };
-            let Some(record) = timeout(SILENCE_MAX, records.recv()).await.map_err(|_| late())? else { return Ok(()) };
-            let record = record?;
-            if let Some(entry) = decode(&record) {
+    async fn take(&mut self, record: Record) -> ControlFlow<()> {
+        let Some(entry) = decode(&record) else { return ControlFlow::Continue(()) };
+        match &mut self.beginning {
+            Some(standing) => {
                 standing.apply(entry);
+                ControlFlow::Continue(())
             }
-            is_whole = match present {
-                Present::Empty => true,
-                Present::Mark(id) => record::is_mark(&record.body, id),
-                Present::At(last) => record.offset >= last,
-            };
+            None => self.tell(News::Entry(entry)).await,
         }
-        *wait = AGAIN_FIRST;
-        let mut heard = news.send(News::Whole(standing)).await;
-        while heard.is_ok()
-            && let Some(record) = records.recv().await
-        {
-            if let Some(entry) = decode(&record?) {
-                heard = news.send(News::Entry(entry)).await;
-            }
-        }
-        Ok(())
     }
 
-    /// Finds out where the log ends at present. A stream cannot be asked for its end, and finding it by waiting for silence takes
-    /// long, so a mark is appended: all that was there before stands before it. Where nothing can be written (a broker with a
-    /// full disk still reads), it is waited for all the same.
-    async fn find_present(&self) -> Result<Present, BrokerError> {
-        let id = Uuid::now_v7();
-        let message = Message { to: Destination::Log(Log::Channels), id: id.to_string(), body: record::mark(id) };
-        if let Ok(Ok(())) = timeout(MARK_MAX, self.broker.publish(message)).await {
-            return Ok(Present::Mark(id));
-        }
-        let mut last = Present::Empty;
-        let mut records = self.broker.read(Log::Channels, Start::First, End::Present);
-        while let Some(record) = records.recv().await {
-            last = Present::At(record?.offset);
-        }
-        Ok(last)
+    async fn is_whole(&mut self) -> ControlFlow<()> {
+        let whole = self.beginning.take().unwrap_or_default();
+        self.tell(News::Whole(whole)).await
     }
-}
 
-/// Where the log ends at present.
-#[derive(Clone, Copy, Debug)]
-enum Present {
-    /// There is nothing in it.
-    Empty,
-    /// With the mark with this id.
-    Mark(Uuid),
-    /// With the record at this place.
-    At(u64),
-}
-
-/// Waits until the connection was made again since `since`; false when it never will be.
-async fn made_anew(health: &mut watch::Receiver<Health>, since: u64) -> bool {
-    health.wait_for(|health| health.reconnects != since).await.is_ok()
+    async fn closed(&self) {
+        self.news.closed().await;
+    }
 }
 
 fn decode(record: &Record) -> Option<Entry> {

@@ -2,7 +2,8 @@
 //!
 //! A click comes back with the button's value and with Slack's signature, which says that Slack sent it, not that we made the
 //! button: any message of the same Slack app, or of another workspace with the same app, can hold any value. So the value is
-//! sealed with a key derived from the signing secret, and names the channel, the approval, the tool and the end of its time. No
+//! sealed with a key derived from the signing secret, and names the channel, the approval, the agent, the tool and the end of its
+//! time: what the one who clicks has read, and what an approval would grant. No
 //! worker has to remember which cards it sent. The channel is in it because several may share an app and not its approvers.
 //!
 //! Absent on purpose: whether the time is over, who may click, which answer was clicked. That is for whoever opens it.
@@ -12,7 +13,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{ChannelId, Secret, Timestamp};
+use crate::model::{Approval, ChannelId, Secret, Timestamp};
 
 /// The version of the seal; another layout gets another.
 const VERSION: &str = "v1";
@@ -33,6 +34,8 @@ pub struct ButtonClaim {
     pub channel: ChannelId,
     /// The approval that it answers.
     pub approval: Name,
+    /// The id of the agent that asked; `None` on buttons of older workers.
+    pub agent: Option<Name>,
     /// The full name of the tool that was asked for.
     pub tool: Name,
     /// From when on an answer is too late.
@@ -80,20 +83,16 @@ struct Wire {
     c: ChannelId,
     a: Name,
     t: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    g: Option<Name>,
     e: Option<i64>,
 }
 
 /// The value of a button for this approval: printable ASCII, at most [`VALUE_CHARS_MAX`] characters whatever the names are.
 #[expect(clippy::missing_panics_doc, reason = "serialising texts and numbers never fails")]
-pub fn seal(
-    secret: &Secret,
-    channel: &ChannelId,
-    approval_id: &str,
-    tool_name: &str,
-    expires_at: Option<Timestamp>,
-) -> String {
-    let (a, t, e) = (Name::of(approval_id), Name::of(tool_name), expires_at.map(Timestamp::unix_millis));
-    let wire = Wire { c: channel.clone(), a, t, e };
+pub fn seal(secret: &Secret, channel: &ChannelId, approval: &Approval, agent_id: &str, tool_name: &str) -> String {
+    let (a, t, g) = (Name::of(&approval.id), Name::of(tool_name), Some(Name::of(agent_id)));
+    let wire = Wire { c: channel.clone(), a, t, g, e: approval.expires_at.map(Timestamp::unix_millis) };
     let json = serde_json::to_vec(&wire).expect("texts and numbers are always JSON");
     let mut value = format!("{VERSION}.{}", BASE64_URL_SAFE_NO_PAD.encode(json));
     let tag = mac(secret, &value).finalize().into_bytes();
@@ -116,7 +115,7 @@ pub fn open(secrets: &[Secret], value: &str) -> Option<ButtonClaim> {
     }
     let wire: Wire = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(json).ok()?).ok()?;
     let expires_at = wire.e.map(Timestamp::from_unix_millis);
-    Some(ButtonClaim { channel: wire.c, approval: wire.a, tool: wire.t, expires_at })
+    Some(ButtonClaim { channel: wire.c, approval: wire.a, agent: wire.g, tool: wire.t, expires_at })
 }
 
 fn mac(secret: &Secret, sealed: &str) -> Hmac<Sha256> {
@@ -137,7 +136,8 @@ mod tests {
     }
 
     fn seal(secret: &Secret, approval_id: &str, tool_name: &str, expires_at: Option<Timestamp>) -> String {
-        super::seal(secret, &"c".repeat(64).parse().unwrap(), approval_id, tool_name, expires_at)
+        let approval = Approval { id: approval_id.into(), expires_at };
+        super::seal(secret, &"c".repeat(64).parse().unwrap(), &approval, approval_id, tool_name)
     }
 
     #[test]
@@ -146,6 +146,7 @@ mod tests {
         let value = seal(&secret("old"), "apr_7", "slack.post_message", Some(end));
         let claim = open(&[secret("new"), secret("old")], &value).unwrap();
         assert!(claim.approval.is("apr_7") && claim.tool.is("slack.post_message"));
+        assert!(claim.agent.unwrap().is("apr_7"), "here it is called as the approval is");
         assert_eq!(claim.channel.as_str(), "c".repeat(64));
         assert_eq!((claim.approval.whole(), claim.expires_at), (Some("apr_7"), Some(end)));
         assert_eq!(open(&[secret("new")], &value), None);

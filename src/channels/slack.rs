@@ -36,7 +36,7 @@ use super::{
     text::Script,
 };
 use crate::{
-    model::{ChannelId, Delivery, Digest, Reply, Secret, Verdict},
+    model::{Delivery, Digest, Reply, Secret, Verdict},
     settings::Settings,
 };
 
@@ -146,11 +146,12 @@ impl Slack {
         Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: body.into() }
     }
 
-    fn buttons(&self, card: &Card<'_>, channel: &ChannelId) -> Vec<Element> {
+    fn buttons(&self, card: &Card<'_>, delivery: &Delivery) -> Vec<Element> {
         let mut elements = Vec::with_capacity(3);
         match (&card.ask, self.interactivity.signing_secrets.first()) {
             (Some(Ask { approval, .. }), Some(secret)) => {
-                let value = button::seal(secret, channel, &approval.id, card.tool, approval.expires_at);
+                let agent = &delivery.decision.agent.id;
+                let value = button::seal(secret, &delivery.channel, approval, agent, card.tool);
                 elements.push(Element::live("approve", "Approve", "primary", value.clone()));
                 elements.push(Element::live("deny", "Deny", "danger", value));
             }
@@ -173,7 +174,7 @@ impl Channel for Slack {
             let mut text = String::with_capacity(512);
             MARKUP.rows(&mut text, &card, Rooms::CARD);
             message.blocks = vec![Block::header(&card.headline), Block::section(text)];
-            message.blocks.extend(Block::actions(self.buttons(&card, &delivery.channel)));
+            message.blocks.extend(Block::actions(self.buttons(&card, delivery)));
         }
         self.parcel(&message)
     }

@@ -110,6 +110,19 @@ fn store(plan: &Plan, clock: Clock) -> Finding {
     let part = "dead-letter store";
     if !dir.exists() {
         // Whoever runs this command may not be who runs the worker: a directory that it made could not be written by the worker.
+        let parent = dir.ancestors().skip(1).find(|parent| parent.exists()).unwrap_or(&dir);
+        if rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_err() {
+            return Finding::new(
+                part,
+                Health::Doubtful,
+                format!(
+                    "{} is not there, and this user could not make it: {} cannot be written",
+                    dir.display(),
+                    parent.display()
+                ),
+                "make `data_dir` and give it to the worker's user, or run doctor as that user",
+            );
+        }
         return Finding::new(
             part,
             Health::Well,

@@ -1,7 +1,7 @@
 //! Log lines on standard error, for people or for machines.
 //!
-//! lapin logs returned messages with their bodies at WARN, so it is held at ERROR whatever the operator asks for: a decision's
-//! text does not belong into a log, and a log line must not be of a decision's making.
+//! lapin logs returned messages with their bodies, and calls what we mend an ERROR, so it is silent whatever the operator asks for: a
+//! decision's text does not belong into a log, a log line must not be of a decision's making, and what went wrong is said by us.
 
 use tracing_subscriber::EnvFilter;
 
@@ -16,8 +16,20 @@ pub enum LogFormat {
     Json,
 }
 
-/// Checks a level or a list of directives, so that a typing error is a usage error and not silence.
+/// The levels that there are.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Checks a level or a list of directives, so that a typing error is a usage error and not silence: a word alone would be taken for
+/// the name of a module, of which everything is logged, and nothing of all others.
 pub(super) fn parse_level(text: &str) -> Result<String, String> {
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let strange = text
+        .split(',')
+        .map(str::trim)
+        .find(|part| !part.is_empty() && !part.contains(['=', '[']) && !part.contains("::") && !is_level(part));
+    if let Some(strange) = strange {
+        return Err(format!("`{strange}` is no level: write one of {}, or MODULE=LEVEL", LEVELS.join(", ")));
+    }
     match EnvFilter::builder().parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
@@ -27,7 +39,7 @@ pub(super) fn parse_level(text: &str) -> Result<String, String> {
 /// Starts logging. A second call in one process (tests) changes nothing.
 pub(super) fn init(global: &Global, unless_said: &str, color: bool) {
     let asked = global.log_level.as_deref().unwrap_or(unless_said);
-    let filter = EnvFilter::builder().parse_lossy(format!("{asked},lapin=error,sled=error"));
+    let filter = EnvFilter::builder().parse_lossy(format!("{asked},lapin=off,sled=error"));
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     let started = match global.log_format {
         LogFormat::Human => lines.with_ansi(color).with_target(false).try_init(),

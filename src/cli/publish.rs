@@ -1,7 +1,8 @@
 //! `publish`: decisions from a file or a pipe into the broker, each one confirmed.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    fs::File,
+    io::{BufRead, BufReader},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -12,7 +13,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{Failure, Global, Shell, config_file, runtime, url_argument};
@@ -34,6 +35,12 @@ const RATE_MAX: i64 = 1_000_000;
 const REQUEST_LINES: usize = 200;
 const REQUEST_BYTES: usize = 4 * 1024 * 1024;
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a request waits for more lines: input that comes by drops is published as it comes.
+const COMPANY_MAX: Duration = Duration::from_millis(100);
+
+/// Lines that are read ahead. Each may be as long as a decision.
+const READ_AHEAD: usize = 64;
 
 /// How often a publish is tried again before the command fails.
 const TRIES: u32 = 8;
@@ -79,22 +86,27 @@ struct Report {
 pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let progress = progress_bar(shell);
     let mut report = Report::default();
-    // Several threads: reading standard input blocks this one, and what was read before must go out meanwhile.
     let runtime = runtime(true)?;
     let done = if let Some(server) = &args.server {
         let door = ServerDoor::new(server, shell)?;
-        runtime.block_on(publish_all(args, &door, &progress, &mut report, shell))
+        let file = open(args, shell)?;
+        read_beside(file, shell, |lines, shell| {
+            runtime.block_on(publish_all(args, &door, lines, &progress, &mut report, shell))
+        })
     } else {
         let plan = config_file::load(global, shell)?;
         let clock = shell.clock;
-        runtime.block_on(async {
-            let tracker = TaskTracker::new();
-            let broker =
-                app::connect(&plan, clock, &tracker).await.map_err(|error| super::run::start_failure(&error))?;
-            let done = publish_all(args, &BrokerDoor(Arc::clone(&broker)), &progress, &mut report, shell).await;
-            broker.close().await;
-            done
-        })
+        let tracker = TaskTracker::new();
+        let connecting =
+            async { app::connect(&plan, clock, &tracker).await.map_err(|error| super::run::start_failure(&error)) };
+        let file = open(args, shell)?;
+        let broker = runtime.block_on(connecting)?;
+        let door = BrokerDoor(Arc::clone(&broker));
+        let done = read_beside(file, shell, |lines, shell| {
+            runtime.block_on(publish_all(args, &door, lines, &progress, &mut report, shell))
+        });
+        runtime.block_on(broker.close());
+        done
     };
     progress.finish_and_clear();
     if args.json {
@@ -214,11 +226,11 @@ fn pace_of(rate: u32) -> Pace {
 async fn publish_all(
     args: &Args,
     door: &impl Door,
+    mut lines: LinesRead,
     progress: &ProgressBar,
     report: &mut Report,
     shell: &mut Shell<'_>,
 ) -> Result<(), Failure> {
-    let mut lines = Lines::open(args, shell)?;
     let mut pace = args.rate.map(pace_of);
     // With a pace, no request carries more than a second's worth: a full one would go out in one burst.
     let batch_max = door.batch().min(args.rate.and_then(|rate| usize::try_from(rate).ok()).unwrap_or(usize::MAX));
@@ -231,8 +243,19 @@ async fn publish_all(
     let mut faulty = 0;
     let done = async {
         while more || !under_way.is_empty() {
+            let mut company_until = None;
             while more && batch.len() < batch_max && bytes < REQUEST_BYTES {
-                match lines.next(shell)? {
+                let next = tokio::select! {
+                    biased;
+                    line = lines.recv() => line.transpose()?,
+                    // Confirms are gathered as they come, and what is under way goes on.
+                    Some(done) = under_way.next() => {
+                        confirmed(done?);
+                        continue;
+                    }
+                    () = tokio::time::sleep_until(company_until.unwrap_or_else(Instant::now)), if company_until.is_some() => break,
+                };
+                match next {
                     None => more = false,
                     Some(Line { number, decision: Err(fault) }) => {
                         faulty += 1;
@@ -243,6 +266,7 @@ async fn publish_all(
                     Some(Line { decision: Ok(decision), .. }) => {
                         bytes += decision.raw().len();
                         batch.push(decision);
+                        company_until.get_or_insert_with(|| Instant::now() + COMPANY_MAX);
                     }
                 }
             }
@@ -252,7 +276,6 @@ async fn publish_all(
                 if let Some(pace) = &mut pace {
                     for _ in &decisions {
                         let due = pace.next(Instant::now());
-                        // Confirms are gathered as they come, and what is under way goes on.
                         while Instant::now() < due {
                             tokio::select! {
                                 () = tokio::time::sleep_until(due) => {}
@@ -288,37 +311,60 @@ struct Line {
     decision: Result<Decision, String>,
 }
 
-/// The lines of the input, one at a time, so that a file of any size needs the memory of one.
-struct Lines {
-    file: Option<BufReader<std::fs::File>>,
+/// The file to read; `None` is standard input.
+fn open(args: &Args, shell: &Shell<'_>) -> Result<Option<File>, Failure> {
+    if args.file.as_os_str() == "-" {
+        return Ok(None);
+    }
+    let path = shell.directory.join(&args.file);
+    let file = File::open(&path).map_err(|error| {
+        let mut failure = Failure::of(&error).hint("check the path");
+        failure.problem = format!("{}: {}", path.display(), failure.problem);
+        failure
+    })?;
+    Ok(Some(file))
+}
+
+/// Lines as they come from the thread that reads them.
+type LinesRead = mpsc::Receiver<Result<Line, Failure>>;
+
+/// Reads lines on a thread of its own while `work` is done: a pipe that gives nothing for a while holds up nothing that was read
+/// before. A read that waits cannot be broken off, so where `work` fails, this ends with the next line.
+fn read_beside<T>(file: Option<File>, shell: &mut Shell<'_>, work: impl FnOnce(LinesRead, &mut Shell<'_>) -> T) -> T {
+    let (into, lines) = mpsc::channel(READ_AHEAD);
+    shell.lend_input(|input, shell| {
+        std::thread::scope(|scope| {
+            scope.spawn(move || match file {
+                Some(file) => read_all(BufReader::new(file), &into),
+                None => read_all(BufReader::new(input), &into),
+            });
+            work(lines, shell)
+        })
+    })
+}
+
+fn read_all(input: impl BufRead, into: &mpsc::Sender<Result<Line, Failure>>) {
+    let mut lines = Lines { input, number: 0 };
+    while let Some(line) = lines.next().transpose() {
+        let last = line.is_err();
+        if into.blocking_send(line).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// The lines of the input, one at a time, so that a file of any size needs the memory of a few.
+struct Lines<I> {
+    input: I,
     number: u64,
 }
 
-impl Lines {
-    fn open(args: &Args, shell: &Shell<'_>) -> Result<Self, Failure> {
-        let file = if args.file.as_os_str() == "-" {
-            None
-        } else {
-            let path = shell.directory.join(&args.file);
-            let file = std::fs::File::open(&path).map_err(|error| {
-                let mut failure = Failure::of(&error).hint("check the path");
-                failure.problem = format!("{}: {}", path.display(), failure.problem);
-                failure
-            })?;
-            Some(BufReader::new(file))
-        };
-        Ok(Self { file, number: 0 })
-    }
-
+impl<I: BufRead> Lines<I> {
     /// The next line that is not empty, with its number, as a decision or as what is wrong with it.
-    fn next(&mut self, shell: &mut Shell<'_>) -> Result<Option<Line>, Failure> {
+    fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
             let mut line = Vec::new();
-            let read = match &mut self.file {
-                Some(file) => read_line(file, &mut line),
-                None => read_line_unbuffered(shell.input, &mut line),
-            };
-            let read = read.map_err(|error| {
+            let read = read_line(&mut self.input, &mut line).map_err(|error| {
                 let mut failure = Failure::of(&error);
                 failure.problem = format!("could not read the input: {}", failure.problem);
                 failure
@@ -359,51 +405,45 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<us
     }
 }
 
-/// The same over standard input, which the shell hands out without a buffer of its own; the process's is buffered below.
-fn read_line_unbuffered(input: &mut dyn Read, line: &mut Vec<u8>) -> std::io::Result<usize> {
-    let (mut byte, mut read) = ([0_u8], 0);
-    loop {
-        if input.read(&mut byte)? == 0 {
-            return Ok(read);
-        }
-        read += 1;
-        if line.len() <= DECISION_BYTES_MAX {
-            line.push(byte[0]);
-        }
-        if byte[0] == b'\n' {
-            return Ok(read);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// A door that notes when each decision came, and confirms after a second.
-    struct SlowDoor(std::sync::Mutex<Vec<Duration>>, Instant);
+    struct SlowDoor {
+        batch: usize,
+        came: std::sync::Mutex<Vec<Duration>>,
+        since: Instant,
+    }
+
+    impl SlowDoor {
+        fn new(batch: usize) -> Self {
+            Self { batch, came: std::sync::Mutex::default(), since: Instant::now() }
+        }
+    }
 
     impl Door for SlowDoor {
         fn batch(&self) -> usize {
-            1
+            self.batch
         }
 
         async fn hand_in(&self, decisions: Vec<Decision>) -> Result<(), Failure> {
-            self.0.lock().unwrap().extend(decisions.iter().map(|_| self.1.elapsed()));
+            self.came.lock().unwrap().extend(decisions.iter().map(|_| self.since.elapsed()));
             tokio::time::sleep(Duration::from_secs(1)).await;
             Ok(())
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_rate_is_kept_from_the_first_decision_on_and_none_waits_for_a_full_load() {
-        let line = |id: u32| {
-            format!(
-                r#"{{"id":"{id}","time":"2026-06-01T12:00:00Z","decision":"DENY","severity":"LOW","agent":{{"id":"a"}},"tool":"t"}}"#
-            )
-        };
-        let text: String = (0..30).map(|id| line(id) + "\n").collect();
-        let (mut input, mut out, mut err) = (text.as_bytes(), Vec::new(), Vec::new());
+    fn line(number: u64) -> Line {
+        let text = format!(
+            r#"{{"id":"{number}","time":"2026-06-01T12:00:00Z","decision":"DENY","severity":"LOW","agent":{{"id":"a"}},"tool":"t"}}"#
+        );
+        Line { number, decision: Decision::decode(text.into()).map_err(|fault| fault.to_string()) }
+    }
+
+    /// Publishes lines that come so far apart, and says when each was handed in.
+    async fn publish(count: u64, every: Duration, rate: Option<u32>, door: SlowDoor) -> Vec<Duration> {
+        let (mut input, mut out, mut err) = (&b""[..], Vec::new(), Vec::new());
         let mut shell = Shell {
             env: &|_| None,
             kinds: &[],
@@ -415,16 +455,51 @@ mod tests {
             err: &mut err,
             color: false,
         };
-        let args = Args { file: PathBuf::from("-"), rate: Some(10), server: None, json: false };
-        let (door, mut report) = (SlowDoor(std::sync::Mutex::default(), Instant::now()), Report::default());
-        let progress = ProgressBar::hidden();
-        publish_all(&args, &door, &progress, &mut report, &mut shell).await.unwrap_or_else(|_| panic!("failed"));
-        let came = door.0.into_inner().unwrap();
-        assert_eq!((came.len(), report.published), (30, 30));
+        let args = Args { file: PathBuf::from("-"), rate, server: None, json: false };
+        let (mut report, progress) = (Report::default(), ProgressBar::hidden());
+        let (into, lines) = mpsc::channel(READ_AHEAD);
+        let feed = async move {
+            for number in 0..count {
+                assert!(into.send(Ok(line(number))).await.is_ok());
+                tokio::time::sleep(every).await;
+            }
+        };
+        let (done, ()) = tokio::join!(publish_all(&args, &door, lines, &progress, &mut report, &mut shell), feed);
+        assert!(done.is_ok());
+        assert_eq!((report.published, report.faulty), (count, 0));
+        door.came.into_inner().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_from_the_first_decision_on_and_none_waits_for_a_full_load() {
+        let came = publish(30, Duration::ZERO, Some(10), SlowDoor::new(1)).await;
+        assert_eq!(came.len(), 30);
         for (at, came) in (0..).zip(came) {
             let due = Duration::from_millis(100 * at);
             assert!((due..due + Duration::from_millis(10)).contains(&came), "{at}: {came:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_drop_in_are_published_as_they_come_and_wait_for_no_full_request() {
+        let came = publish(10, Duration::from_millis(500), None, SlowDoor::new(200)).await;
+        assert_eq!(came.len(), 10);
+        for (at, came) in (0..).zip(came) {
+            let read = Duration::from_millis(500 * at);
+            assert!((read..read + Duration::from_millis(200)).contains(&came), "{at}: {came:?}");
+        }
+    }
+
+    #[test]
+    fn the_input_is_read_to_its_end_and_a_fault_is_named_by_its_line() {
+        let (into, mut lines) = mpsc::channel(READ_AHEAD);
+        read_all(&b"\n{}\n  \nnone"[..], &into);
+        drop(into);
+        let numbers = std::iter::from_fn(|| lines.blocking_recv()).map(|line| {
+            let line = line.unwrap_or_else(|_| panic!("it can be read"));
+            (line.number, line.decision.is_ok())
+        });
+        assert_eq!(numbers.collect::<Vec<_>>(), [(2, false), (4, false)]);
     }
 
     #[test]

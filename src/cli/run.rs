@@ -102,6 +102,7 @@ async fn serve(worker: &Worker, signals: &mut Signals, mut watch: Watch, path: &
             result = done(&mut reloading) => {
                 reloading = None;
                 if let Err(error) = result {
+                    worker.metrics().config_sound.set(0);
                     error!(%error, hint = error.hint(), again_in = ?AGAIN, "the new configuration could not be taken over; the old one stays for now");
                     again = Some(Instant::now() + AGAIN);
                 }
@@ -127,6 +128,14 @@ fn glimpse(path: &Path, shell: &Shell<'_>) -> Glimpse {
 
 /// Reads the file as at the start, and hands a sound configuration to the worker. Of a faulty one, every fault is told.
 fn begin(worker: &Worker, path: &Path, shell: &Shell<'_>) -> Option<Reloading> {
+    let reloading = read(worker, path, shell);
+    if reloading.is_none() {
+        worker.metrics().config_sound.set(0);
+    }
+    reloading
+}
+
+fn read(worker: &Worker, path: &Path, shell: &Shell<'_>) -> Option<Reloading> {
     let tell = |fault: &Fault| {
         let Fault { line, path: key, problem, hint, .. } = fault;
         error!(file = %path.display(), line, key, hint, "a fault in the new configuration: {problem}");

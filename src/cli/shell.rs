@@ -22,7 +22,7 @@ pub struct Shell<'a> {
     /// Wall time.
     pub clock: Clock,
     /// Standard input.
-    pub input: &'a mut dyn Read,
+    pub input: &'a mut (dyn Read + Send),
     /// Standard output: results.
     pub out: &'a mut dyn Write,
     /// Whether somebody looks at standard output.
@@ -34,6 +34,23 @@ pub struct Shell<'a> {
 }
 
 impl Shell<'_> {
+    /// Lends the input out, to be read beside everything else.
+    pub(super) fn lend_input<T>(&mut self, with: impl FnOnce(&mut (dyn Read + Send), &mut Shell<'_>) -> T) -> T {
+        let Shell { env, kinds, directory, clock, input, out, out_is_terminal, err, color } = self;
+        let mut rest = Shell {
+            env: *env,
+            kinds,
+            directory: directory.clone(),
+            clock: *clock,
+            input: &mut std::io::empty(),
+            out: &mut **out,
+            out_is_terminal: *out_is_terminal,
+            err: &mut **err,
+            color: *color,
+        };
+        with(&mut **input, &mut rest)
+    }
+
     /// Prints `value` as JSON, indented, with a newline.
     pub fn print_json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let json = serde_json::to_string_pretty(value).map_err(|error| Failure::of(&error))?;

@@ -188,9 +188,15 @@ fn a_token_is_random_and_its_hash_is_what_the_configuration_takes() {
 
 #[test]
 fn wrong_usage_exits_2_and_help_exits_0() {
-    for line in
-        ["", "chek", "check --what", "token a\"b --role admin", "token a --role king", "check --log-level lapin=loud"]
-    {
+    for line in [
+        "",
+        "chek",
+        "check --what",
+        "token a\"b --role admin",
+        "token a --role king",
+        "check --log-level lapin=loud",
+        "check --log-level wran",
+    ] {
         let Ran { code, err, out } = ran(Some(GOOD), line, "");
         assert!(code == 2 && !err.is_empty() && out.is_empty(), "{line}: {code} {err}");
     }

@@ -18,11 +18,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Inside,
-    errors::ApiError,
-    guard::{Caller, audit},
-};
+use super::{Inside, errors::ApiError, guard::Caller, trail::Trail};
 use crate::{
     approvals::{
         Answer, AnswerError, Answered, Approval, By, Click, Grant, Name, Outcome, Scope, State as Standing, Via,
@@ -123,6 +119,7 @@ pub(super) async fn give(
 ) -> Result<Outcome, AnswerError> {
     let by = By { id: caller.name.clone(), name: caller.name.clone(), team: None };
     let click = Click::new(Name::of(id), answer, by, via, inside.clock.now());
+    let trail = Trail::begin(caller, answer.as_str(), &quoted(id));
     let outcome = inside.approvals.answer(click).await;
     let told = match &outcome {
         Ok(Outcome::Won(_)) => "done",
@@ -131,7 +128,7 @@ pub(super) async fn give(
         Ok(Outcome::Unknown) => "there is no such approval",
         Err(_) => "in doubt: it could not be recorded",
     };
-    audit(caller, answer.as_str(), &quoted(id), told);
+    trail.end(Some(told));
     outcome
 }
 

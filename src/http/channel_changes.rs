@@ -24,7 +24,8 @@ use super::{
     Inside,
     channels::{as_json, find},
     errors::ApiError,
-    guard::{Caller, audit},
+    guard::Caller,
+    trail::{Trail, UNCONFIRMED},
 };
 use crate::{
     managed::{Complaint, Condition, Put, Refusal, Report, Subject},
@@ -49,9 +50,11 @@ pub(super) async fn put(
         Ok(read) => read,
         Err(error) => return ApiError::into_response(error),
     };
-    match inside.desk.put(&channel, &sent, &caller.name, condition).await {
+    let trail = Trail::begin(&caller, "put_channel", &id);
+    let outcome = inside.desk.put(&channel, &sent, &caller.name, condition).await;
+    trail.end(told(&outcome, |put| if put.created { "created" } else { "replaced" }));
+    match outcome {
         Ok(Put { created, warnings }) => {
-            audit(&caller, "put_channel", &id, if created { "created" } else { "replaced" });
             let status = if created { StatusCode::CREATED } else { StatusCode::OK };
             let Ok(shown) = find(&inside, &id) else { return refuse(&Refusal::NotYet) };
             let mut told = as_json(&shown, &inside);
@@ -74,9 +77,11 @@ pub(super) async fn delete(
         Err(error) => return error.into_response(),
     };
     let Ok(channel) = id.parse::<ChannelId>() else { return unknown(&inside, &id) };
-    match inside.desk.delete(&channel, &caller.name, condition).await {
+    let trail = Trail::begin(&caller, "delete_channel", &id);
+    let outcome = inside.desk.delete(&channel, &caller.name, condition).await;
+    trail.end(told(&outcome, |_| "deleted"));
+    match outcome {
         Ok(in_file) => {
-            audit(&caller, "delete_channel", &id, "deleted");
             // Where the file has a channel of this id, that one was run all the time, and goes on.
             Json(json!({"id": id, "deleted": true, "in_file": in_file})).into_response()
         }
@@ -134,9 +139,20 @@ pub(super) async fn try_out(
     decision: Option<Map<String, Value>>,
 ) -> Result<Report, Refusal> {
     let what = if matches!(subject, Subject::Sent(_)) { "test_unsaved_channel" } else { "test_channel" };
-    let report = inside.desk.test(channel, subject, decision).await?;
-    audit(caller, what, channel.as_str(), report.outcome);
-    Ok(report)
+    let trail = Trail::begin(caller, what, channel.as_str());
+    let outcome = inside.desk.test(channel, subject, decision).await;
+    trail.end(told(&outcome, |report| report.outcome));
+    outcome
+}
+
+/// What the audit tells of it: whatever was done, and whatever may have been.
+fn told<T>(outcome: &Result<T, Refusal>, done: impl FnOnce(&T) -> &'static str) -> Option<&'static str> {
+    match outcome {
+        Ok(is_done) => Some(done(is_done)),
+        Err(Refusal::NotYet) => Some("written down for the whole pool, and not yet done by this worker"),
+        Err(Refusal::Write(_)) => Some(UNCONFIRMED),
+        Err(_) => None,
+    }
 }
 
 async fn read_test(body: Body) -> Result<Test, ApiError> {

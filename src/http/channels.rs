@@ -24,7 +24,8 @@ use uuid::Uuid;
 use super::{
     Inside, channel_changes,
     errors::ApiError,
-    guard::{Caller, audit},
+    guard::Caller,
+    trail::{Trail, UNCONFIRMED},
 };
 use crate::{
     channel_log::{Deed, Entry, Standing},
@@ -135,7 +136,11 @@ pub(super) async fn decide(
 ) -> Result<Value, ApiError> {
     let shown = find(inside, id)?;
     let entry = Entry::new(shown.id.clone(), deed, &caller.name, why, inside.clock.now());
-    inside.log.append(&entry).await.map_err(|error| {
+    let trail = Trail::begin(caller, deed.as_str(), shown.id.as_str());
+    let appended = inside.log.append(&entry).await;
+    let done = || entry.why.as_deref().unwrap_or("done");
+    trail.end(Some(if appended.is_ok() { done() } else { UNCONFIRMED }));
+    appended.map_err(|error| {
         warn!(channel = %shown.id, by = caller.name, %error, "what an operator decided could not be written down");
         ApiError {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -144,7 +149,6 @@ pub(super) async fn decide(
             hint: "send the request again: to pause or resume twice is the same as once",
         }
     })?;
-    audit(caller, deed.as_str(), shown.id.as_str(), entry.why.as_deref().unwrap_or("done"));
     let mut standing = inside.standing.clone();
     let done_here = async {
         // An error says that the worker stops; then the next one does it.

@@ -33,6 +33,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod trail;
 
 use std::{net::SocketAddr, sync::Arc};
 

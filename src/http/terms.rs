@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 /// How many entries of `X-Forwarded-For` are looked at, from the last one on.
@@ -46,9 +46,10 @@ impl Terms {
             return peer;
         }
         let mut from = peer;
-        let lines = headers.get_all("x-forwarded-for").iter().rev().filter_map(|line| line.to_str().ok());
-        for hop in lines.flat_map(|line| line.rsplit(',')).take(HOPS_MAX) {
-            let Some(ip) = address(hop.trim()) else { return from };
+        // As bytes: in one line with what a proxy wrote may stand what is no text, and it must not hide that.
+        let lines = headers.get_all("x-forwarded-for").iter().rev().map(HeaderValue::as_bytes);
+        for hop in lines.flat_map(|line| line.rsplit(|byte| *byte == b',')).take(HOPS_MAX) {
+            let Some(ip) = str::from_utf8(hop).ok().and_then(|hop| address(hop.trim())) else { return from };
             from = SocketAddr::new(ip, 0);
             if !trusted(ip) {
                 return from;
@@ -87,6 +88,23 @@ mod tests {
             headers.insert("x-forwarded-for", forwarded.parse().unwrap());
             let peer = SocketAddr::new(peer.parse().unwrap(), 1);
             assert_eq!(terms.caller_address(peer, &headers).ip().to_string(), from, "{forwarded}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_neither_hide_the_caller_nor_let_it_say_who_it_is() {
+        let terms = Terms::new("https://a.example", Duration::ZERO, vec!["10.0.0.0/8".parse().unwrap()]);
+        for (lines, from) in [
+            (&[&b"\xff, 198.51.100.7"[..]][..], "198.51.100.7"),
+            (&[b"192.0.2.9", b"\xff, 198.51.100.7, 10.0.0.2"], "198.51.100.7"),
+            (&[b"192.0.2.9", b"\xff"], "10.0.0.1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-forwarded-for", HeaderValue::from_bytes(line).unwrap());
+            }
+            let peer = SocketAddr::from(([10, 0, 0, 1], 1));
+            assert_eq!(terms.caller_address(peer, &headers).ip().to_string(), from, "{headers:?}");
         }
     }
 

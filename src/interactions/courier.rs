@@ -73,8 +73,10 @@ impl Courier {
     /// One try. What it was posted to is a secret that no scrubber knows yet, and what Slack says may quote it.
     pub(super) async fn post(&self, slack: &Slack, parcel: Parcel) -> Tried {
         let secret = parcel.endpoint.secret();
-        // Closed by nobody, so an error is impossible.
-        let _place = self.places.acquire().await.ok();
+        // A place may be long in coming, and a stop waits for whoever waits for it. Closed by nobody, so an error is impossible.
+        let Some(_place) = self.stop.run_until_cancelled(self.places.acquire()).await else {
+            return Tried::Again { after: None, used: false, why: String::from("the worker is stopping") };
+        };
         let result = self.post.post(parcel, REQUEST_MAX).await;
         let scrub = |why: &str| Scrubber::new([secret.clone()]).scrub(&self.scrubber.scrub(why));
         let reply = match result {

@@ -38,17 +38,21 @@ use crate::{
 /// How long Slack is kept waiting for a click to be recorded. It gives up after three seconds.
 const RECORDED_MAX: Duration = Duration::from_secs(1);
 
-/// Clicks that may be under way at once, whispers included.
+/// Clicks that may be under way at once.
 const UNDER_WAY_MAX: usize = 1_024;
+
+/// Clicks whose answer to the one who clicked may be under way at once. Slack may take none for half an hour, and clicks that
+/// answer something must not wait for that.
+const WHISPERS_MAX: usize = 1_024;
 
 /// Bad signatures are told of at most this often: whoever can reach the port can make them.
 const FORGED_EVERY: Duration = Duration::from_mins(1);
 
-/// A card in the winner's own channel is made anew by the winner's click. When somebody clicks on it so much later, it is another
-/// card of the same approval, or that has failed.
+/// A card that a bot posted is changed when its approval ends, and one in the winner's channel by the winner's click. When somebody
+/// clicks on it so much later, it is another card of the same approval, or that has failed.
 const STALE_AFTER: Duration = Duration::from_mins(2);
 
-/// How many cards are remembered as made anew for a late click.
+/// How many cards are remembered as made anew for a late click, each for [`STALE_AFTER`].
 const REPLACED_MAX: usize = 4_096;
 
 /// How a request is to be answered.
@@ -74,8 +78,9 @@ struct Inner {
     renew: mpsc::Sender<Name>,
     tasks: TaskTracker,
     places: Arc<Semaphore>,
+    whispers: Arc<Semaphore>,
     forged: Mutex<Forged>,
-    replaced: Mutex<VecDeque<(Name, ChannelId)>>,
+    replaced: Mutex<VecDeque<(Name, ChannelId, Instant)>>,
 }
 
 /// Bad signatures since they were last told of.
@@ -105,9 +110,9 @@ impl Reception {
         renew: mpsc::Sender<Name>,
         tasks: TaskTracker,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let [places, whispers] = [UNDER_WAY_MAX, WHISPERS_MAX].map(|most| Arc::new(Semaphore::new(most)));
         let (forged, replaced) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { approvals, board, courier, renew, tasks, places, forged, replaced }))
+        Self(Arc::new(Inner { approvals, board, courier, renew, tasks, places, whispers, forged, replaced }))
     }
 
     /// A reception that knows no channel, for tests of what stands around it.
@@ -154,7 +159,7 @@ impl Reception {
             Recognised::Orphan(sibling) => {
                 let (user, sibling) = (press.by.id.as_str(), sibling.clone());
                 info!(user, "a click on a card of a channel that is not configured any more");
-                inner.whisper_later(&board, sibling, &press, place, |_| Whisper::NoChannel);
+                inner.whisper_later(&board, sibling, &press, |_| Whisper::NoChannel);
                 Taken::Heard
             }
             Recognised::Ours(id, slack, claim) => {
@@ -162,8 +167,7 @@ impl Reception {
                 if !slack.interactivity().may_answer(user, users_team, press.team.as_deref()) {
                     audit(&claim.approval, &press, "not among the approvers", from);
                     warn!(channel = %id, user, team = users_team, "a click of somebody who is not among the approvers");
-                    inner
-                        .whisper_later(&board, id.clone(), &press, place, |press| Whisper::MayNot { id: &press.by.id });
+                    inner.whisper_later(&board, id.clone(), &press, |press| Whisper::MayNot { id: &press.by.id });
                     return Taken::Heard;
                 }
                 self.answer(board.clone(), id.clone(), &claim, press, place, from).await
@@ -191,8 +195,7 @@ impl Reception {
         let (heard, recorded) = oneshot::channel();
         let inner = Arc::clone(&self.0);
         self.0.tasks.spawn(async move {
-            let _place = place;
-            inner.settle(&board, &press, click, url, heard, from).await;
+            inner.settle(&board, &press, click, url, (heard, place), from).await;
         });
         match tokio::time::timeout(RECORDED_MAX, recorded).await {
             // One that takes longer goes on, and whoever clicked will see what comes of it.
@@ -210,7 +213,7 @@ impl Inner {
         press: &Press,
         click: Click,
         mut url: Option<ReplyUrl>,
-        heard: oneshot::Sender<bool>,
+        (heard, place): (oneshot::Sender<bool>, OwnedSemaphorePermit),
         from: IpAddr,
     ) {
         let outcome = self.approvals.answer(click.clone()).await;
@@ -223,6 +226,15 @@ impl Inner {
             Err(_) => false,
         };
         debug!(was_heard, click = %click.id, "a click is settled");
+        // Slack may be long in taking what follows, and nobody's answer waits for that.
+        drop(place);
+        let _whispering = match &outcome {
+            Ok(Outcome::Won(_)) => None,
+            Ok(Outcome::Late(_) | Outcome::Expired | Outcome::Unknown) | Err(_) => match self.may_whisper(channel) {
+                None => return,
+                place => place,
+            },
+        };
         match &outcome {
             Ok(Outcome::Won(_)) => {
                 self.claim_replacement(&click.approval, channel);
@@ -260,10 +272,10 @@ impl Inner {
         let (Some(url), Some(slack)) = (url, board.get(channel)) else { return };
         let Some(approval) = self.approvals.get(&click.approval) else { return };
         let is_winners = |one: &Answered| one.click.channel.as_ref() == Some(channel);
-        let is_fresh = |one: &Answered| click.at.since(one.click.at) < STALE_AFTER;
-        if answered.is_some_and(|one| is_winners(one) && is_fresh(one))
-            || approval.cards.iter().any(|card| card.channel == *channel)
-        {
+        let is_a_bots = approval.cards.iter().any(|card| card.channel == *channel);
+        let end = answered.map(|one| one.click.at).or_else(|| approval.expires_at());
+        let is_fresh = end.is_some_and(|end| click.at.since(end) < STALE_AFTER);
+        if is_fresh && (is_a_bots || answered.is_some_and(is_winners)) {
             return;
         }
         let Some(ended) = ended(&approval, answered, self.courier.clock().now()) else { return };
@@ -274,16 +286,19 @@ impl Inner {
         if let Err(why) = made.await {
             warn!(%channel, why, "the card of an approval that has ended could not be made anew; the next click tries it again");
             let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
-            replaced.retain(|(approval, one)| *approval != click.approval || one != channel);
+            replaced.retain(|(approval, one, _)| *approval != click.approval || one != channel);
         }
     }
 
-    /// Whether nobody here has made the approval's card in this channel anew yet; from now on somebody has.
+    /// Whether nobody here has made the approval's card in this channel anew just now; from now on somebody has. After a while it is
+    /// free again: that may have failed, and a delivery that was tried twice has left a second card.
     fn claim_replacement(&self, approval: &Name, channel: &ChannelId) -> bool {
         let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_free = !replaced.iter().any(|(one, where_)| one == approval && where_ == channel);
+        let now = Instant::now();
+        replaced.retain(|(.., since)| now.duration_since(*since) < STALE_AFTER);
+        let is_free = !replaced.iter().any(|(one, where_, _)| one == approval && where_ == channel);
         if is_free {
-            replaced.push_back((approval.clone(), channel.clone()));
+            replaced.push_back((approval.clone(), channel.clone(), now));
             if replaced.len() > REPLACED_MAX {
                 replaced.pop_front();
             }
@@ -297,17 +312,26 @@ impl Inner {
         board: &Arc<Answerable>,
         channel: ChannelId,
         press: &Press,
-        place: OwnedSemaphorePermit,
         say: impl for<'p> Fn(&'p Press) -> Whisper<'p> + Send + 'static,
     ) {
+        let Some(whispering) = self.may_whisper(&channel) else { return };
         let (inner, board, press) = (Arc::clone(self), Arc::clone(board), press.clone());
         self.tasks.spawn(async move {
-            let _place = place;
+            let _whispering = whispering;
             let Some(slack) = board.get(&channel) else { return };
             let url = reply_url(&channel, slack, &press);
             let mut url = url.map(|url| ReplyUrl::new(url, inner.courier.clock().now()));
             inner.whisper(&channel, slack, url.as_mut(), say(&press)).await;
         });
+    }
+
+    /// A place among the whispers, if there is one.
+    fn may_whisper(&self, channel: &ChannelId) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.whispers).try_acquire_owned().ok();
+        if place.is_none() {
+            warn!(%channel, "more than {WHISPERS_MAX} answers to clicks wait for Slack to take them: somebody who clicked is not told what came of it");
+        }
+        place
     }
 
     async fn whisper(&self, channel: &ChannelId, slack: &Slack, url: Option<&mut ReplyUrl>, whisper: Whisper<'_>) {

@@ -18,6 +18,8 @@ pub enum LaneState {
     Probing {
         /// Whether the lane was held, and not just paused.
         held: bool,
+        /// Whether the try is under way. Until there is something to try with, a lane that was held is still seen to be.
+        trying: bool,
         /// What the endpoint had said.
         why: String,
     },
@@ -38,8 +40,8 @@ impl LaneState {
         match self {
             Self::Flowing => 0,
             Self::Paused { .. } => 1,
+            Self::Probing { held: true, trying: false, .. } | Self::Held { .. } => 3,
             Self::Probing { .. } => 2,
-            Self::Held { .. } => 3,
             Self::Stopped => 4,
         }
     }

@@ -217,6 +217,7 @@ impl Lane {
             let now = Instant::now();
             self.wake_up(now).await;
             self.send_what_may_go(now, &mut sends).await;
+            self.show_whether_it_tries(!sends.is_empty());
             self.catch_up(now, sends.len());
             let free = self.capacity().saturating_sub(self.ready.len() + sends.len());
             self.watch_the_inbox(now, free);
@@ -294,10 +295,10 @@ impl Lane {
         }
         match &self.state {
             LaneState::Paused { until, why } if *until <= now => {
-                self.enter(LaneState::Probing { held: false, why: why.clone() });
+                self.enter(LaneState::Probing { held: false, trying: false, why: why.clone() });
             }
             LaneState::Held { until, why } if *until <= now => {
-                self.enter(LaneState::Probing { held: true, why: why.clone() });
+                self.enter(LaneState::Probing { held: true, trying: false, why: why.clone() });
             }
             LaneState::Flowing
             | LaneState::Paused { .. }
@@ -435,6 +436,17 @@ impl Lane {
         }
         self.announce.send_replace(state.clone());
         self.state = state;
+    }
+
+    /// A lane that was held and has nothing to try with has found nothing out: it is not to look as if it were about to.
+    fn show_whether_it_tries(&mut self, tries: bool) {
+        if let LaneState::Probing { trying, .. } = &mut self.state
+            && *trying != tries
+        {
+            *trying = tries;
+            self.metrics.show_state(self.state.index());
+            self.announce.send_replace(self.state.clone());
+        }
     }
 
     /// Adds the time since the last turn to the wait that the lane was in then.

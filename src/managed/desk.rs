@@ -39,6 +39,9 @@ const QUEUE_MAX: Duration = Duration::from_secs(15);
 /// How long a confirmed record may take to be heard and done here.
 const HEARD_MAX: Duration = Duration::from_secs(15);
 
+/// How long a worker that has only just started may take to read the log, before a caller is told to come again.
+const READ_MAX: Duration = Duration::from_secs(5);
+
 /// Tests at once, of different channels, and how long one may take.
 const TESTS_MAX: usize = 4;
 const TEST_MAX: Duration = Duration::from_secs(30);
@@ -198,13 +201,19 @@ impl Desk {
         Self { key, broker, log, clock, scrubber, present, standing, places, under_test: Arc::default() }
     }
 
-    fn present(&self) -> Result<Arc<Present>, Refusal> {
-        self.present.borrow().clone().ok_or(Refusal::NotReady)
+    /// What channels there are. A worker that has only just started is given a moment to read it.
+    async fn present(&self) -> Result<Arc<Present>, Refusal> {
+        let mut present = self.present.clone();
+        let read = tokio::time::timeout(READ_MAX, present.wait_for(Option::is_some)).await;
+        let present = read.ok().and_then(Result::ok).and_then(|present| present.clone());
+        present.ok_or(Refusal::NotReady)
     }
 
-    fn standing(&self) -> Result<Arc<Standing>, Refusal> {
-        let standing = Arc::clone(&self.standing.borrow());
-        if standing.is_known() { Ok(standing) } else { Err(Refusal::NotReady) }
+    /// What the log amounts to, waited for as [`Self::present`].
+    async fn standing(&self) -> Result<Arc<Standing>, Refusal> {
+        let mut standing = self.standing.clone();
+        let read = tokio::time::timeout(READ_MAX, standing.wait_for(|standing| standing.is_known())).await;
+        read.ok().and_then(Result::ok).map(|standing| Arc::clone(&standing)).ok_or(Refusal::NotReady)
     }
 
     /// Makes the channel `id`, or makes it anew.
@@ -215,7 +224,7 @@ impl Desk {
         by: &str,
         condition: Condition,
     ) -> Result<Put, Refusal> {
-        let (present, standing) = (self.present()?, self.standing()?);
+        let (present, standing) = (self.present().await?, self.standing().await?);
         if present.file.contains(id) {
             return Err(Refusal::Provisioned(id.clone()));
         }
@@ -231,25 +240,31 @@ impl Desk {
         self.scrubber.learn(draft.secrets.iter().cloned());
         // A secret that is kept is that of the version it was taken from.
         let after = after.or_else(|| kept.filter(|_| draft.keeps).map(|kept| kept.version()));
+        let asked = AskedFor { desk: self, id };
         if before.is_none() {
             self.ensure_queue(id).await?;
         }
         let content = seal(key, id, &draft).map_err(Refusal::Seal)?;
         let entry = Entry::put(id.clone(), content, by, self.clock.now()).only_after(after);
-        self.write(entry).await?;
+        self.log.append(&entry).await.map_err(Refusal::Write)?;
+        // The channel is there, and so whoever runs it sees to its queue.
+        std::mem::forget(asked);
+        self.heard(entry).await?;
         let Draft { warnings, .. } = draft;
         Ok(Put { created: before.is_none(), warnings })
     }
 
     /// Removes the channel `id`; whether the file has one of this id, which stays.
     pub async fn delete(&self, id: &ChannelId, by: &str, condition: Condition) -> Result<bool, Refusal> {
-        let (present, standing) = (self.present()?, self.standing()?);
+        let (present, standing) = (self.present().await?, self.standing().await?);
         let in_file = present.file.contains(id);
         let Some(before) = standing.channel(id).map(|made| made.version) else {
             return Err(if in_file { Refusal::Provisioned(id.clone()) } else { Refusal::Unknown(id.clone()) });
         };
         let after = after(id, condition, Some(before))?;
-        self.write(Entry::new(id.clone(), Deed::Delete, by, None, self.clock.now()).only_after(after)).await?;
+        let entry = Entry::new(id.clone(), Deed::Delete, by, None, self.clock.now()).only_after(after);
+        self.log.append(&entry).await.map_err(Refusal::Write)?;
+        self.heard(entry).await?;
         Ok(in_file)
     }
 
@@ -261,19 +276,11 @@ impl Desk {
             source: None,
         };
         let made = tokio::time::timeout(QUEUE_MAX, self.broker.ensure_lanes(vec![id.clone()])).await;
-        let Err(error) = made.map_err(late).flatten() else { return Ok(()) };
-        let queue = crate::broker::Queue::Lane(id.clone());
-        let in_use = self.present()?.channels.iter().any(|channel| channel.id == *id);
-        if !in_use && self.broker.waiting(queue).await.is_err() {
-            // The broker must not ask for a queue that is not there at every reconnect. One that is there stays.
-            drop(self.broker.remove_lane(id.clone()).await);
-        }
-        Err(Refusal::Queue(error))
+        made.map_err(late).flatten().map_err(Refusal::Queue)
     }
 
-    /// Writes the record, and waits until this worker has done what it says.
-    async fn write(&self, entry: Entry) -> Result<(), Refusal> {
-        self.log.append(&entry).await.map_err(Refusal::Write)?;
+    /// Waits until this worker has done what the record says.
+    async fn heard(&self, entry: Entry) -> Result<(), Refusal> {
         let mut standing = self.standing.clone();
         let heard = standing.wait_for(|standing| standing.has(entry.id));
         // The inner error says that the worker stops; then the next one does it.
@@ -288,7 +295,7 @@ impl Desk {
         subject: Subject,
         decision: Option<Map<String, Value>>,
     ) -> Result<Report, Refusal> {
-        let present = self.present()?;
+        let present = self.present().await?;
         let kept = present.book.channels().get(id).filter(|_| !present.file.contains(id));
         let plan = match subject {
             Subject::Present => {
@@ -313,6 +320,22 @@ impl Desk {
         let _place = self.places.try_acquire().map_err(|_| Refusal::Busy("too many channels are tested at once"))?;
         let _turn = Turn::take(&self.under_test, id).ok_or(Refusal::Busy("this channel is being tested already"))?;
         Ok(try_channel(&plan, &sample, &present.links, &*present.post, &self.scrubber, (now, TEST_MAX)).await)
+    }
+}
+
+/// A channel whose queue was asked for and that is not written down yet. A broker that must not make queues refuses every connection
+/// while one that is asked for is missing: so what comes to nothing is forgotten, also where the caller has gone or the broker has.
+struct AskedFor<'a> {
+    desk: &'a Desk,
+    id: &'a ChannelId,
+}
+
+impl Drop for AskedFor<'_> {
+    fn drop(&mut self) {
+        let in_use = |present: &Present| present.channels.iter().any(|channel| channel.id == *self.id);
+        if !self.desk.present.borrow().as_deref().is_some_and(in_use) {
+            self.desk.broker.forget_lane(self.id);
+        }
     }
 }
 

@@ -48,7 +48,7 @@ impl Egress {
             IpAddr::V4(_) => None,
             IpAddr::V6(v6) => v6.to_ipv4_mapped().or_else(|| nat64(v6)),
         };
-        let denied = |ip: IpAddr| self.deny.iter().any(|net| net.contains(&ip));
+        let denied = |ip: IpAddr| self.deny.iter().any(|net| net.contains(&ip) || net.contains(&this_machine(ip)));
         !denied(ip) && !inner.is_some_and(|v4| denied(IpAddr::V4(v4)))
     }
 }
@@ -56,6 +56,15 @@ impl Egress {
 impl Default for Egress {
     fn default() -> Self {
         Self::new([], false)
+    }
+}
+
+/// The address that is reached by connecting to `ip`: the unspecified address (`0.0.0.0`, `::`) is this machine.
+fn this_machine(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        other @ (IpAddr::V4(_) | IpAddr::V6(_)) => other,
     }
 }
 
@@ -88,6 +97,15 @@ mod tests {
             ["10.0.0.1", "127.0.0.1", "1.1.1.1", "::1", "fd00:ec2::253", "2606:4700::1111", "::ffff:1.1.1.1"]
         {
             assert!(egress.permits(permitted.parse().unwrap()), "{permitted}");
+        }
+    }
+
+    #[test]
+    fn a_denied_loopback_is_not_reached_by_the_unspecified_address() {
+        let egress = Egress::new(["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], false);
+        for denied in ["127.0.0.1", "0.0.0.0", "::ffff:0.0.0.0", "::", "::1"] {
+            assert!(!egress.permits(denied.parse().unwrap()), "{denied}");
+            assert!(Egress::default().permits(denied.parse().unwrap()), "{denied}");
         }
     }
 

@@ -148,11 +148,11 @@ fn however_much_an_endpoint_says_a_notice_is_a_decision() {
 fn a_probe_of_a_held_lane_is_no_end_of_the_hold_and_a_pause_is_none() {
     let (until, why) = (Instant::now(), || String::from("404"));
     assert_eq!(why_held(LaneState::Held { until, why: why() }), Some(why()));
-    assert_eq!(why_held(LaneState::Probing { held: true, why: why() }), Some(why()));
+    assert_eq!(why_held(LaneState::Probing { held: true, trying: true, why: why() }), Some(why()));
     for state in [
         LaneState::Flowing,
         LaneState::Paused { until, why: why() },
-        LaneState::Probing { held: false, why: why() },
+        LaneState::Probing { held: false, trying: true, why: why() },
         LaneState::Stopped,
     ] {
         assert_eq!(why_held(state), None);

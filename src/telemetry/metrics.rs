@@ -59,7 +59,7 @@ pub struct Metrics {
     pub broker_connected: IntGauge,
     /// `broker_reconnects_total`: connections made again.
     pub broker_reconnects: IntCounter,
-    /// `acks_waiting`: decisions that were read and are not acknowledged yet.
+    /// `acks_waiting`: messages that were read and are not acknowledged yet: decisions, and what lanes hold of their queues.
     pub acks_waiting: IntGauge,
     /// `approvals_total{answer,via}`: first answers to approvals.
     pub approvals: IntCounterVec,
@@ -67,6 +67,9 @@ pub struct Metrics {
     pub approval_latency: Histogram,
     /// `config_reload_success_timestamp_seconds`: when the present configuration was taken over.
     pub config_reloaded: Gauge,
+    /// `config_last_reload_successful`: 0 after a new configuration was refused, until one is taken over. Worry when it is 0: the worker
+    /// runs, and what was changed in the file does not count.
+    pub config_sound: IntGauge,
     /// `channels_unreadable`: channels made over the API that this worker cannot read, and so only holds what they want. Worry when it
     /// is not 0: the worker's key, its version or its `[egress]` differ from those of the worker that made them.
     pub channels_unreadable: IntGauge,
@@ -260,7 +263,10 @@ impl Metrics {
             broker_connected: all.gauge("broker_connected", "1 while the broker is connected."),
             broker_reconnects: all
                 .counter("broker_reconnects_total", "Connections to the broker that were made again."),
-            acks_waiting: all.gauge("acks_waiting", "Decisions read and not yet acknowledged."),
+            acks_waiting: all.gauge(
+                "acks_waiting",
+                "Messages read and not yet acknowledged: decisions, and deliveries out of lane queues.",
+            ),
             approvals: all.counters("approvals_total", "First answers to approvals.", &["answer", "via"]),
             approval_latency: all.add(Histogram::with_opts(seconds(
                 "approval_latency_seconds",
@@ -271,6 +277,10 @@ impl Metrics {
                 "config_reload_success_timestamp_seconds",
                 "When the present configuration was taken over.",
             ))),
+            config_sound: all.gauge(
+                "config_last_reload_successful",
+                "1 while the configuration last read is the one in use; 0 after it was refused.",
+            ),
             channels_unreadable: all
                 .gauge("channels_unreadable", "Channels made over the API that this worker cannot read."),
             matched: all.counters("deliveries_matched_total", "Deliveries made by routing.", CHANNEL),
@@ -325,6 +335,7 @@ impl Metrics {
             self.dead_letters_written.with_label_values(&[reason.as_str(), ""]);
         }
         self.replayed.with_label_values(&[""]);
+        self.config_sound.set(1);
         for (answer, via) in ANSWERS.iter().flat_map(|answer| SURFACES.iter().map(move |via| (answer, via))) {
             self.approvals.with_label_values(&[answer, via]);
         }
@@ -393,6 +404,7 @@ impl Metrics {
         for state in LANE_STATES {
             drop(self.lane_state.remove_label_values(&[id.as_str(), state]));
         }
+        drop(self.last_success.remove_label_values(&[id.as_str()]));
     }
 
     /// The stake of a delivery whose channel is not configured: it may only die.
@@ -439,7 +451,12 @@ mod tests {
         metrics.remove_gauges(&id);
         metrics.stake_of_removed(&id).died();
         let text = metrics.encode();
-        assert!(!text.contains("lane_state{channel=\"soc\"") && !text.contains("deliveries_waiting{channel=\"soc\""));
+        for gauge in ["lane_state", "deliveries_waiting", "last_success_timestamp_seconds"] {
+            assert!(
+                !text.contains(&format!("{gauge}{{channel=\"soc\"")),
+                "{gauge} of a channel that is gone in\n{text}"
+            );
+        }
         for series in
             ["deliveries_matched_total{channel=\"soc\"} 1", "deliveries_total{channel=\"soc\",ending=\"dead\"} 1"]
         {
@@ -476,6 +493,7 @@ mod tests {
             r#"approvals_total{answer="deny",via="console"} 0"#,
             "approval_latency_seconds_count 0",
             "config_reload_success_timestamp_seconds 0",
+            "config_last_reload_successful 1",
             "build_info{version=",
         ] {
             assert!(text.contains(&format!("interven_alerts_{series}")), "{series} is missing in\n{text}");

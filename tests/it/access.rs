@@ -3,8 +3,9 @@
 
 mod fuzzing;
 mod sessions;
+mod trail;
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::fmt::Write as _;
 
 use crate::support::{scene::token_of, worker::WorkerProcess};
 
@@ -57,16 +58,6 @@ fn queries(path: &str) -> &'static [&'static str] {
         "/api/grants" => &["?agent=agt_42&tool=slack"],
         _ => &[""],
     }
-}
-
-/// A tool of the virtual environment that `tests/run` makes.
-fn python_tool(name: &str) -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "tests/run says here where it is, when it is elsewhere")]
-    let venv = std::env::var("INTERVEN_TESTS_VENV");
-    let venv = venv.map_or_else(|_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tests-venv"), PathBuf::from);
-    let tool = venv.join("bin").join(name);
-    assert!(tool.exists(), "{} is not there: run the tests with `tests/run`, which installs it", tool.display());
-    tool
 }
 
 /// The lines that let in one caller of each role but publishers.

@@ -13,6 +13,7 @@ mod chaos;
 mod cli;
 mod console;
 mod dead_letters;
+mod deploy;
 mod export;
 mod interactions;
 mod main_job;

@@ -15,8 +15,9 @@
 //! anew where it does not.
 
 use std::{
-    fs::File,
+    fs::{DirBuilder, File, Permissions},
     io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
@@ -86,7 +87,10 @@ pub(crate) struct Opened {
 impl Vault {
     /// Opens the database in `dir`, or makes it. A damaged one is set aside under a name that holds `now`.
     pub(crate) fn open(dir: &Path, now: Timestamp) -> Result<Opened, VaultError> {
-        std::fs::create_dir_all(dir).map_err(|error| VaultError::Io(dir.to_owned(), error))?;
+        // Decisions are nobody else's business: for its owner only, also where an earlier version made it for everybody.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        let closed = made.and_then(|()| std::fs::set_permissions(dir, Permissions::from_mode(0o700)));
+        closed.map_err(|error| VaultError::Io(dir.to_owned(), error))?;
         match Self::open_patiently(dir) {
             Ok(vault) => Ok(Opened { vault, quarantined: None }),
             Err(VaultError::Damaged(why)) => {

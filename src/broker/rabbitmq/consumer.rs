@@ -8,7 +8,7 @@
 //! channel: an explicit requeue may send the message to the tail. So the channel is closed after a moment, in which siblings can
 //! finish, and opened again; the moment grows while losses go on, against a loop that would burn the machine.
 
-use std::{num::NonZeroU16, sync::Arc, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU16, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -61,6 +61,17 @@ pub(super) struct Consumer {
     pub(super) arrivals: mpsc::Sender<Arrival>,
     /// Of a lane: what its urgent queue needs, and where it is handed over to.
     pub(super) urgent: Option<(Arc<Tools>, mpsc::Sender<Arrival>)>,
+}
+
+/// Arrivals for which there is no room yet. The buffers are as large as the windows, so it takes void arrivals of an earlier channel,
+/// which nobody has taken, to fill one. No more can wait here than the broker hands out at once.
+///
+/// They wait beside the loop and not in it: they are counted as ours, and acknowledgements, orders and the end of the channel are
+/// seen to meanwhile. A lane that is held takes nothing for an hour.
+#[derive(Default)]
+struct Backlog {
+    ordinary: VecDeque<Arrival>,
+    urgent: VecDeque<Arrival>,
 }
 
 /// Why a session ended.
@@ -161,6 +172,8 @@ impl Consumer {
         let tag = consumer.tag();
         let mut schedule = Schedule::default();
         let mut side = Side::new(self.urgent.as_ref().map(|(tools, _)| Arc::clone(tools)), Arc::clone(session));
+        let mut backlog = Backlog::default();
+        let urgent = self.urgent.as_ref().map_or(&self.arrivals, |(_, arrivals)| arrivals);
         let over = loop {
             let due = schedule.at;
             tokio::select! {
@@ -179,13 +192,26 @@ impl Consumer {
                         break Over::Failed(failure);
                     }
                 }
+                room = urgent.reserve(), if !backlog.urgent.is_empty() => {
+                    let Ok(room) = room else { break Over::Dropped };
+                    if let Some(arrival) = backlog.urgent.pop_front() {
+                        room.send(arrival);
+                    }
+                }
+                room = self.arrivals.reserve(), if !backlog.ordinary.is_empty() => {
+                    let Ok(room) = room else { break Over::Dropped };
+                    if let Some(arrival) = backlog.ordinary.pop_front() {
+                        room.send(arrival);
+                    }
+                }
                 event = side.next() => {
-                    if let Err(over) = self.attend(event, &mut side, channel, session).await {
+                    if let Err(over) = self.attend(event, &mut side, &mut backlog, channel, session).await {
                         break over;
                     }
                 }
                 delivery = consumer.next() => {
-                    if let Err(over) = self.hand_over(delivery, &mut consumer, &mut side, channel, session).await {
+                    let handed = self.hand_over(delivery, &mut consumer, &mut side, &mut backlog, channel, session);
+                    if let Err(over) = handed.await {
                         break over;
                     }
                 }
@@ -207,18 +233,19 @@ impl Consumer {
         &self,
         event: Event,
         side: &mut Side,
+        backlog: &mut Backlog,
         channel: &Channel,
         session: &Arc<Session>,
     ) -> Result<(), Over> {
         match event {
-            Event::Came(Some(Ok(delivery))) => self.pass_urgent(*delivery, session).await?,
+            Event::Came(Some(Ok(delivery))) => self.pass_urgent(*delivery, backlog, session)?,
             Event::Came(Some(Err(error))) => return Err(Over::Failed(Failure::of("the consumer was ended", error))),
             Event::Came(None) => side.gone(),
             Event::Due => side.due(),
             Event::Marked(confirmed) => side.marked(confirmed),
             Event::Looked(outcome) => {
                 for delivery in side.looked(outcome, channel).await.map_err(Over::Failed)? {
-                    self.pass_urgent(delivery, session).await?;
+                    self.pass_urgent(delivery, backlog, session)?;
                 }
             }
         }
@@ -231,6 +258,7 @@ impl Consumer {
         first: Option<lapin::Result<Delivery>>,
         consumer: &mut lapin::Consumer,
         side: &mut Side,
+        backlog: &mut Backlog,
         channel: &Channel,
         session: &Arc<Session>,
     ) -> Result<(), Over> {
@@ -246,14 +274,14 @@ impl Consumer {
             };
             if !side.owns() {
                 for urgent in side.own(channel).await.map_err(Over::Failed)? {
-                    self.pass_urgent(urgent, session).await?;
+                    self.pass_urgent(urgent, backlog, session)?;
                 }
             }
             if is_marker(&delivery) {
                 side.keep(delivery.delivery_tag);
             } else {
                 let receipt = session.delivered(delivery.delivery_tag);
-                self.pass(&self.arrivals, delivery, receipt).await?;
+                pass(&self.arrivals, &mut backlog.ordinary, delivery, receipt)?;
             }
             if left == 0 {
                 break;
@@ -266,24 +294,12 @@ impl Consumer {
         Ok(())
     }
 
-    async fn pass_urgent(&self, delivery: Delivery, session: &Arc<Session>) -> Result<(), Over> {
+    fn pass_urgent(&self, delivery: Delivery, backlog: &mut Backlog, session: &Arc<Session>) -> Result<(), Over> {
         let Some((_, arrivals)) = &self.urgent else { return Ok(()) };
         match Side::urgent(session, &delivery) {
-            Some(receipt) => self.pass(arrivals, delivery, receipt).await,
+            Some(receipt) => pass(arrivals, &mut backlog.urgent, delivery, receipt),
             None => Ok(()),
         }
-    }
-
-    async fn pass(&self, to: &mpsc::Sender<Arrival>, delivery: Delivery, receipt: Receipt) -> Result<(), Over> {
-        let arrival = Arrival { body: Bytes::from(delivery.data), redelivered: delivery.redelivered, receipt };
-        if let Err(mpsc::error::TrySendError::Full(arrival)) = to.try_send(arrival) {
-            // The buffer is as large as the window, so only arrivals of an earlier channel can fill it.
-            tokio::select! {
-                () = self.stop.cancelled() => return Err(Over::Stopped),
-                sent = to.send(arrival) => sent.map_err(|_| Over::Dropped)?,
-            }
-        }
-        Ok(())
     }
 
     /// Lets receipts that are still out be settled, as long as that is of use, and closes the channel.
@@ -324,5 +340,27 @@ impl Consumer {
         }
         session.end();
         close(channel).await;
+    }
+}
+
+/// Hands one delivery over, or leaves it behind those that wait already.
+fn pass(
+    to: &mpsc::Sender<Arrival>,
+    waiting: &mut VecDeque<Arrival>,
+    delivery: Delivery,
+    receipt: Receipt,
+) -> Result<(), Over> {
+    let arrival = Arrival { body: Bytes::from(delivery.data), redelivered: delivery.redelivered, receipt };
+    if !waiting.is_empty() {
+        waiting.push_back(arrival);
+        return Ok(());
+    }
+    match to.try_send(arrival) {
+        Ok(()) => Ok(()),
+        Err(mpsc::error::TrySendError::Full(arrival)) => {
+            waiting.push_back(arrival);
+            Ok(())
+        }
+        Err(mpsc::error::TrySendError::Closed(_)) => Err(Over::Dropped),
     }
 }

@@ -294,6 +294,10 @@ impl Broker for RabbitMq {
         Box::pin(async move { Ok(inner.ensure_lanes(lanes).await?) })
     }
 
+    fn forget_lane(&self, lane: &ChannelId) {
+        self.0.topology.forget_lane(lane);
+    }
+
     fn remove_lane(&self, lane: ChannelId) -> BoxFuture<'static, Result<u64, BrokerError>> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move { Ok(inner.remove_lane(lane).await?) })

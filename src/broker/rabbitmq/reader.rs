@@ -2,7 +2,9 @@
 //!
 //! Prefetch is the stream's flow control and the broker's consumer timeout counts for streams too, so every record is
 //! acknowledged as soon as it is read. The end of a stream cannot be asked for (the broker's message count is stale), so it is
-//! found by reading: `last` gives the last chunk, and the highest offset in it is where the log ends at present.
+//! found by reading: `last` gives the last chunk, and the highest offset in it is where the log ends at present. While others append,
+//! it never comes to rest; but then a consumer of what is `next`, begun before, has a record: what was there has been seen when that
+//! one has been.
 //!
 //! Silence proves nothing on a broker that is slow, so whether there is nothing more is found out with a witness: a second
 //! consumer on the same channel, at a record that is there for sure. The broker serves the consumers of a channel in the order in
@@ -43,8 +45,8 @@ const QUIET: Duration = Duration::from_millis(250);
 /// A stream that gives nothing for this long, and of which the broker counts nothing, is empty.
 const EMPTY: Duration = Duration::from_millis(1500);
 
-/// How long the end of a log is looked for: while somebody appends without a pause it never comes to rest, and where it was
-/// when the look began has long been seen.
+/// How long the end of a log is looked for at least while somebody appends without a pause: the node that we read from may be a
+/// little behind the one that confirms.
 const END_LOOK: Duration = Duration::from_secs(2);
 
 /// A stream that must give something and does not for this long is broken for now.
@@ -140,7 +142,7 @@ impl Reader {
             (None, Start::First | Start::Newest(_)) => AMQPValue::LongString(LongString::from("first")),
             (None, Start::At(time)) => AMQPValue::Timestamp(u64::try_from(time.unix_seconds()).unwrap_or(0)),
         };
-        let mut consumer = self.consume(channel, "reader", from).await?;
+        let mut consumer = self.consume(channel, "reader", from, PREFETCH).await?;
         let mut unacknowledged = 0;
         loop {
             let (offset, delivery) = match (limit, *seen) {
@@ -183,8 +185,9 @@ impl Reader {
     async fn last(&self, connection: &Connection) -> Result<Option<u64>, Failure> {
         let channel = open(connection).await?;
         let counted = look_at_queue(&channel, &self.name).await?.message_count();
-        let from = AMQPValue::LongString(LongString::from("last"));
-        let mut consumer = self.consume(&channel, "last", from).await?;
+        let named = |offset| AMQPValue::LongString(LongString::from(offset));
+        let mut newer = self.consume(&channel, "newer", named("next"), 1).await?;
+        let mut consumer = self.consume(&channel, "last", named("last"), PREFETCH).await?;
         // The count may be stale, but a stream that ever had a record keeps its last one: a count above zero is certain.
         let first = match timeout(if counted > 0 { BROKEN } else { EMPTY }, consumer.next()).await {
             Ok(next) => self.acknowledged(&channel, next).await?.0,
@@ -194,23 +197,30 @@ impl Reader {
                 return Ok(None);
             }
         };
-        let (mut last, enough) = (first, Instant::now() + END_LOOK);
-        loop {
-            while Instant::now() < enough
-                && let Ok(next) = timeout(QUIET, consumer.next()).await
-            {
+        let (mut last, began, mut appended) = (first, Instant::now(), None);
+        while appended.is_none_or(|appended| last < appended) || began.elapsed() < END_LOOK {
+            let next = tokio::select! {
+                biased;
+                next = newer.next(), if appended.is_none() => {
+                    appended = Some(self.take(next)?.0);
+                    continue;
+                }
+                next = timeout(QUIET, consumer.next()) => next,
+            };
+            if let Ok(next) = next {
                 last = last.max(self.acknowledged(&channel, next).await?.0);
-            }
-            if Instant::now() >= enough {
-                break;
+                continue;
             }
             let proving = open(connection).await?;
-            let mut beyond = self.consume(&proving, "reader", at(last + 1)).await?;
+            let mut beyond = self.consume(&proving, "reader", at(last + 1), PREFETCH).await?;
             match self.next_or_proof(&proving, &mut beyond, last).await? {
                 Some((offset, _)) => last = last.max(offset),
                 None => break,
             }
             close(&proving).await;
+            if began.elapsed() >= BROKEN {
+                return Err(self.mute());
+            }
         }
         close(&channel).await;
         Ok(Some(last))
@@ -227,7 +237,7 @@ impl Reader {
         if let Ok(next) = timeout(QUIET, consumer.next()).await {
             return self.take(next).map(Some);
         }
-        let mut witness = self.consume(channel, "witness", at(there)).await?;
+        let mut witness = self.consume(channel, "witness", at(there), PREFETCH).await?;
         let seen = timeout(BROKEN, witness.next()).await.map_err(|_| self.mute())?;
         self.acknowledged(channel, seen).await?;
         // What both were sent at once may still be on its way through this process.
@@ -249,9 +259,16 @@ impl Reader {
         Ok((offset, delivery))
     }
 
-    async fn consume(&self, channel: &Channel, tag: &str, from: AMQPValue) -> Result<lapin::Consumer, Failure> {
+    /// Reads from there on, so many records ahead.
+    async fn consume(
+        &self,
+        channel: &Channel,
+        tag: &str,
+        from: AMQPValue,
+        ahead: u16,
+    ) -> Result<lapin::Consumer, Failure> {
         let doing = "could not read the log";
-        limited(doing, &self.name, CALL_LIMIT, channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
+        limited(doing, &self.name, CALL_LIMIT, channel.basic_qos(ahead, BasicQosOptions::default())).await?;
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), from);
         let call = channel.basic_consume(short(&self.name), tag.into(), BasicConsumeOptions::default(), arguments);

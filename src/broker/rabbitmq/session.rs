@@ -58,8 +58,10 @@ pub(super) struct Session {
 /// ones that were sent right before the close, 33 counted); a margin for others on the same channel.
 const ACKS_AT_ONCE: usize = 16;
 
-/// How long the queue may take to catch up: it writes to its disk a few times.
-const CATCH_UP: Duration = Duration::from_millis(500);
+/// How long the queue may take to catch up, and how much longer for each lot that the channel passes on: it writes each to its disk,
+/// which a loaded machine lets wait. Nothing tells when it has.
+const CATCH_UP: Duration = Duration::from_secs(1);
+const CATCH_UP_EACH: Duration = Duration::from_millis(50);
 
 /// When the broker is told next, and since when the prefix stands still.
 #[derive(Debug, Default)]
@@ -202,7 +204,9 @@ impl Session {
             limited("could not acknowledge", "", ACK_LIMIT, call).await?;
         }
         if stragglers.len() > ACKS_AT_ONCE {
-            *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + CATCH_UP);
+            let lots = u32::try_from(stragglers.len() / ACKS_AT_ONCE).unwrap_or(u32::MAX);
+            let until = now + CATCH_UP + CATCH_UP_EACH.saturating_mul(lots);
+            *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
         }
         if !stragglers.is_empty() {
             let acks = stragglers.into_iter().map(|tag| channel.basic_ack(tag, BasicAckOptions::default()));

@@ -158,16 +158,19 @@ impl Lane {
             Fate::Bury(reason) => {
                 let detail = last.as_ref().map_or(String::new(), |last| last.text.clone());
                 for mut errand in errands {
-                    errand.delivery.attempts += u32::from(reason == DeathReason::Exhausted);
+                    // The try that it dies of: the endpoint answered it with a failure of its own.
+                    errand.delivery.attempts +=
+                        u32::from(matches!(reason, DeathReason::Exhausted | DeathReason::Refused));
                     self.bury(errand, reason, &detail, last.clone()).await;
                 }
             }
             Fate::BuryOne { accepted } => {
                 let detail = last.as_ref().map_or(String::new(), |last| last.text.clone());
-                for (at, errand) in errands.into_iter().enumerate() {
+                for (at, mut errand) in errands.into_iter().enumerate() {
                     match at.cmp(&accepted) {
                         std::cmp::Ordering::Less => self.delivered(errand),
                         std::cmp::Ordering::Equal => {
+                            errand.delivery.attempts += 1;
                             self.bury(errand, DeathReason::Refused, &detail, last.clone()).await;
                         }
                         std::cmp::Ordering::Greater => self.keep(errand).await,

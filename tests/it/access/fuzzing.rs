@@ -10,9 +10,9 @@ use interven_alerts::{
     stand_ins::{Firewall, Platform, Script, Step},
 };
 
-use super::{people, python_tool};
+use super::people;
 use crate::support::{
-    eventually,
+    eventually, python,
     scene::{ALL_EVENTS, FAST, PATIENT, PUBLISHER, PUBLISHER_TOKEN, Scene},
     worker::{PATIENCE, WorkerProcess, post_events},
 };
@@ -88,7 +88,7 @@ async fn furnish(worker: &WorkerProcess) {
 }
 
 async fn fuzz(worker: &WorkerProcess, token: &str, which: &[&str]) {
-    let mut command = tokio::process::Command::new(python_tool("schemathesis"));
+    let mut command = tokio::process::Command::new(python::tool("schemathesis"));
     command.arg("run").arg(format!("{}/api/openapi.json", worker.server())).args(which);
     command.args(["--header", &format!("Authorization: Bearer {token}"), "--checks", CHECKS, "--max-examples", CASES]);
     // The same cases every time; no time limits of its own, which a slow machine would break by chance.

@@ -122,6 +122,29 @@ async fn a_consumer_goes_on_after_its_time_at_the_broker_ran_out_and_after_its_c
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_counted_whole_after_a_reconnect_of_a_consumer_that_takes_nothing() {
+    // Goal: a lane that is held keeps what it was handed out where it is. When that is void and comes again, it must not be stuck
+    // behind itself, uncounted.
+    let rabbit_server = Rabbit::start("", "[].");
+    let broker = rabbit(rabbit_server.url(), "interven");
+    broker.ready(PATIENCE).await.unwrap();
+    let mut arrivals = broker.consume(Queue::Decisions, window(10));
+    publish(&broker, &Destination::DecisionsExchange, 0..30).await;
+    waits(&broker, &Queue::Decisions, 30).await;
+    for reconnects in 1..=2 {
+        rabbit_server.ctl(&["close_all_connections", "test"]).await;
+        eventually("it has connected again", PATIENCE, async || {
+            (broker.health().borrow().reconnects >= 2 * reconnects && broker.health().borrow().connected).then_some(())
+        })
+        .await;
+        waits(&broker, &Queue::Decisions, 30).await;
+    }
+    drain(&mut arrivals, 0..30).await;
+    waits(&broker, &Queue::Decisions, 0).await;
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_that_was_deleted_is_made_again_and_consumed() {
     let prefix = unique_prefix();
     let broker = rabbit(Rabbit::shared().url(), &prefix);

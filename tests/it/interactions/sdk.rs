@@ -1,9 +1,6 @@
 //! Slack's own code makes signatures that we accept, and accepts those that the tests make.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::process::Command;
 
 use interven_alerts::{
     model::Clock,
@@ -12,7 +9,7 @@ use interven_alerts::{
 use serde_json::Value;
 
 use super::{SECRET, client, deliver, live, sign};
-use crate::support::{scene::Scene, worker::WorkerProcess};
+use crate::support::{python, scene::Scene, worker::WorkerProcess};
 
 /// Signs its argument, and says what Slack's verifier makes of a signature of ours.
 const SCRIPT: &str = r#"
@@ -26,23 +23,10 @@ print(json.dumps({
 }))
 "#;
 
-/// The interpreter with Slack's SDK.
-fn python() -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "the tests have no configuration but their environment")]
-    let venv = std::env::var_os("INTERVEN_TESTS_VENV").map(PathBuf::from);
-    let venv = venv.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tests-venv"));
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(venv).join("bin/python3");
-    assert!(
-        python.exists(),
-        "{} is not there, and the test needs Slack's SDK: run the tests with `tests/run`, which installs it",
-        python.display()
-    );
-    python
-}
-
 fn signed_by_slack(timestamp: &str, body: &str) -> String {
     let ours = sign(SECRET, timestamp, body);
-    let output = Command::new(python()).args(["-c", SCRIPT, SECRET, timestamp, body, &ours]).output().unwrap();
+    let output =
+        Command::new(python::tool("python3")).args(["-c", SCRIPT, SECRET, timestamp, body, &ours]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["ours_is_valid"], true, "the signatures of these tests are not Slack's");

@@ -19,6 +19,7 @@ use crate::support::{
     eventually,
     firewall::Publisher,
     rabbit::Rabbit,
+    relay::{Flow, Relay},
     scene::{FAST, PATIENT, PUBLISHER, PUBLISHER_TOKEN, Scene, on, token_of},
     unique_name,
     worker::{PATIENCE, WorkerProcess, post_events},
@@ -54,6 +55,11 @@ fn slack(url: &str) -> Value {
         "kind": "slack", "webhook_url": url, "signing_secret": SIGNING, "rate_limit": "none", "concurrency": 4,
         "digest": {"enabled": false}, "retry": {"attempts": 1000, "first": "50ms", "longest": "500ms"},
     })
+}
+
+/// A URL that nothing is ever sent to.
+fn url_of_nobody() -> String {
+    String::from("https://hooks.slack.com/services/T/B/x")
 }
 
 fn always(status: u16, body: &'static str) -> Script {
@@ -292,6 +298,39 @@ async fn a_channel_whose_queue_may_not_be_made_is_refused_and_written_nowhere() 
     assert_eq!(worker.api("GET", "/api/channels/made", ADMIN, "").await.0, 404);
     assert!(!log_of(rabbit, &prefix).await.contains("\"put\""));
     worker.until_ready(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_was_refused_while_the_broker_was_away_does_not_keep_it_away() {
+    // Goal: where queues are only checked, a worker cannot connect while one that it asks for is missing. So it must not go on
+    // asking for one of a channel that it has refused.
+    let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name("refused"));
+    let mut maker = WorkerProcess::new(&on(rabbit, &prefix, ""));
+    maker.start_ready().await;
+    assert_eq!(maker.terminate().await.0, 0);
+    let wire = Relay::to(rabbit.port()).await;
+    let broker = on(rabbit, &prefix, "declare = false");
+    let broker = broker.replace(&format!(":{}/", rabbit.port()), &format!(":{}/", wire.port()));
+    let mut worker = WorkerProcess::new(&format!("{broker}{}", tokens())).env(KEY, POOLS);
+    worker.start_ready().await;
+    let code = async |id: &str| {
+        let client = reqwest::Client::builder().no_proxy().timeout(CHANGE).build().unwrap();
+        let request = client.put(format!("{}/api/channels/{id}", worker.server())).bearer_auth(ADMIN);
+        let reply = request.body(slack(&url_of_nobody()).to_string()).send().await.unwrap();
+        let answer: Value = serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap();
+        answer["error"]["code"].clone()
+    };
+    eventually("it knows the log", PATIENCE, async || (code("known").await == "queue_unavailable").then_some(())).await;
+    wire.set(Flow::Silent);
+    wire.cut();
+    eventually("the broker is away", PATIENCE, async || {
+        worker.probe("/readyz").await.filter(|(status, _)| *status == 503)
+    })
+    .await;
+    assert_eq!(code("refused").await, "queue_unavailable");
+    wire.set(Flow::Open);
+    wire.cut();
+    worker.until_ready(CHANGE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 /// Source: contract 8.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 23] = [
     "decisions_total",
     "decisions_unrouted_total",
     "malformed_total",
@@ -39,6 +39,7 @@ const NAMES: [&str; 22] = [
     "approvals_total",
     "approval_latency_seconds_bucket",
     "config_reload_success_timestamp_seconds",
+    "config_last_reload_successful",
     "build_info",
     "last_success_timestamp_seconds",
 ];

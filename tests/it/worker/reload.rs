@@ -118,6 +118,7 @@ async fn a_faulty_file_changes_nothing_and_is_told_and_a_signal_takes_the_mended
     let secret = "https://hooks.slack.com/services/T0/B0/aVerySecretPath12345";
     let mut worker = WorkerProcess::new(&format!("{PUBLISHER}{}", scene.channels()));
     worker.start_ready().await;
+    assert_eq!(worker.metrics().await.sum("config_last_reload_successful", &[]), 1);
     let more =
         format!("[[channel]]\nid = \"more\"\nkind = \"slack\"\nwebhook_url = \"{secret}\"\nevents = [\"INCIDENT\"]\n");
     worker.reconfigure(&format!("{PUBLISHER}{}{more}min_severity = \"GRAVE\"\nbirst = 3\n", scene.channels()));
@@ -125,6 +126,10 @@ async fn a_faulty_file_changes_nothing_and_is_told_and_a_signal_takes_the_mended
         let logs = worker.logs();
         let told = logs.contains("birst") && logs.contains("min_severity") && logs.contains("faulty and was refused");
         told.then_some(())
+    })
+    .await;
+    eventually("the metrics say that it was refused", PATIENCE, async || {
+        (worker.metrics().await.sum("config_last_reload_successful", &[]) == 0).then_some(())
     })
     .await;
     let told = post_events(&worker.server(), Some(PUBLISHER_TOKEN), lines(&decisions("old", 3))).await.unwrap();
@@ -137,6 +142,10 @@ async fn a_faulty_file_changes_nothing_and_is_told_and_a_signal_takes_the_mended
     worker.hang_up();
     eventually("the mended one is taken over", CHANGE, async || {
         worker.metrics().await.shows("lane_state", "channel=\"more\"").then_some(())
+    })
+    .await;
+    eventually("and so do the metrics", PATIENCE, async || {
+        (worker.metrics().await.sum("config_last_reload_successful", &[]) == 1).then_some(())
     })
     .await;
     eventually("what needs a restart is said", PATIENCE, async || {
