@@ -100,16 +100,11 @@ impl Browser {
 
     /// Waits until the page has this text, and gives all of its text.
     pub(crate) async fn until(&self, text: &str) -> String {
-        let what = format!("the page says `{text}`");
-        let mut last = String::new();
-        let found = async || {
-            last = self.text().await;
-            last.contains(text).then(|| last.clone())
-        };
-        match tokio::time::timeout(PATIENCE, eventually(&what, PATIENCE * 2, found)).await {
-            Ok(text) => text,
-            Err(_) => panic!("{what}: not at {}", self.url().await),
-        }
+        eventually(&format!("the page says `{text}`"), PATIENCE, async || {
+            let page = self.text().await;
+            page.contains(text).then_some(page)
+        })
+        .await
     }
 
     /// The text of the page as a person sees it.
