@@ -21,6 +21,7 @@
 //! - [`channel_log`]: what operators decided about channels, for the whole pool; [`managed`]: the channels that they made.
 //! - [`sealing`]: the pool's key, and what is sealed with it.
 //! - [`export`]: what was decided, out of the decisions log, for those who pull.
+//! - [`console`]: the pages that people see of it in a browser.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
 //! - [`stand_ins`]: local endpoints that answer as the real ones do, for the demo and the tests.
@@ -42,6 +43,7 @@ pub mod channel_log;
 pub mod channels;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod dead_letters;
 pub mod export;
 pub mod formats;

@@ -236,6 +236,11 @@ impl Approvals {
         drop(self.0.known.subscribe().wait_for(|known| *known).await);
     }
 
+    /// For how long an approval that is given now would be a grant.
+    pub fn grant_lasts(&self) -> Duration {
+        self.0.terms.grant
+    }
+
     /// The approval with this name; [`Name::of`] makes one of an id.
     pub fn get(&self, name: &Name) -> Option<Arc<Approval>> {
         self.0.table().get(name).cloned()

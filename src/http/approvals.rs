@@ -95,38 +95,41 @@ async fn answer(
 ) -> Reply {
     let id = read_id(id)?;
     let answer = read_answer(body).await?;
-    let by = By { id: caller.name.clone(), name: caller.name.clone(), team: None };
-    let click = Click::new(Name::of(&id), answer, by, Via::Api, inside.clock.now());
-    let trail = Trail::begin(&caller, answer.as_str(), &quoted(&id));
-    let outcome = inside.approvals.answer(click).await;
-    let tell = |outcome: &str| trail.end(Some(outcome));
-    match outcome {
-        Ok(Outcome::Won(Answered { approval, .. })) => {
-            tell("done");
-            Ok(Json(as_json(&approval, inside.clock.now())))
-        }
-        Ok(Outcome::Late(answered)) => {
-            tell("too late: it was answered already");
-            Err(late(&id, &answered))
-        }
-        Ok(Outcome::Expired) => {
-            tell("too late: it had expired");
-            Err(ApiError {
-                status: StatusCode::GONE,
-                code: "approval_expired",
-                message: format!("the time for `{}` is over", quoted(&id)),
-                hint: "let the agent ask again",
-            })
-        }
-        Ok(Outcome::Unknown) => {
-            tell("there is no such approval");
-            Err(unknown(&id))
-        }
-        Err(error) => {
-            tell("in doubt: it could not be recorded");
-            Err(unavailable(&error))
-        }
+    match give(&inside, &caller, &id, answer, Via::Api).await {
+        Ok(Outcome::Won(Answered { approval, .. })) => Ok(Json(as_json(&approval, inside.clock.now()))),
+        Ok(Outcome::Late(answered)) => Err(late(&id, &answered)),
+        Ok(Outcome::Expired) => Err(ApiError {
+            status: StatusCode::GONE,
+            code: "approval_expired",
+            message: format!("the time for `{}` is over", quoted(&id)),
+            hint: "let the agent ask again",
+        }),
+        Ok(Outcome::Unknown) => Err(unknown(&id)),
+        Err(error) => Err(unavailable(&error)),
     }
+}
+
+/// Gives a caller's answer, and writes down what it came to.
+pub(super) async fn give(
+    inside: &Inside,
+    caller: &Caller,
+    id: &str,
+    answer: Answer,
+    via: Via,
+) -> Result<Outcome, AnswerError> {
+    let by = By { id: caller.name.clone(), name: caller.name.clone(), team: None };
+    let click = Click::new(Name::of(id), answer, by, via, inside.clock.now());
+    let trail = Trail::begin(caller, answer.as_str(), &quoted(id));
+    let outcome = inside.approvals.answer(click).await;
+    let told = match &outcome {
+        Ok(Outcome::Won(_)) => "done",
+        Ok(Outcome::Late(_)) => "too late: it was answered already",
+        Ok(Outcome::Expired) => "too late: it had expired",
+        Ok(Outcome::Unknown) => "there is no such approval",
+        Err(_) => "in doubt: it could not be recorded",
+    };
+    trail.end(Some(told));
+    outcome
 }
 
 #[derive(Deserialize)]
@@ -177,7 +180,7 @@ async fn read_answer(body: Body) -> Result<Answer, ApiError> {
 }
 
 /// Whether the log tells of more than a card.
-fn is_told(approval: &Approval) -> bool {
+pub(super) fn is_told(approval: &Approval) -> bool {
     approval.decision.is_some() || approval.answer.is_some()
 }
 

@@ -1,7 +1,7 @@
-//! One table of routes: every method and path of the API, what it is for, and who may call it.
+//! One table of routes: every method and path of the API and of the console, what it is for, and who may call it.
 //!
 //! The guard goes by it, so a handler that is not in the table cannot be reached; the tests walk it, role by role; and the OpenAPI
-//! document is held against it.
+//! document is held against what is for programs.
 
 use axum::http::Method;
 
@@ -16,6 +16,15 @@ pub(super) enum Who {
     Roles(&'static [Role]),
 }
 
+/// For whom a route is, and so how it refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// Programs: errors are JSON, and the description tells of it.
+    Programs,
+    /// People with a browser: a stranger is led to the sign-in, and errors are pages.
+    People,
+}
+
 /// One route.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -25,6 +34,17 @@ pub(super) struct Route {
     pub(super) who: Who,
     /// What it does, as the end of "may not ...".
     pub(super) what: &'static str,
+    pub(super) whose: For,
+}
+
+impl Route {
+    /// Whether somebody with this role may call it.
+    pub(super) fn admits(&self, role: Role) -> bool {
+        match self.who {
+            Who::Everybody => true,
+            Who::Roles(roles) => roles.contains(&role),
+        }
+    }
 }
 
 /// The table of contract 7, by who may do it.
@@ -34,7 +54,7 @@ const CHANGE: Who = Who::Roles(&[Role::Admin]);
 const PUBLISH: Who = Who::Roles(&[Role::Publisher]);
 const SIGNED_IN: Who = Who::Roles(&Role::ALL);
 
-/// Every route of the API.
+/// Every route.
 pub(super) static ROUTES: &[Route] = &[
     route(Method::GET, "/api/channels", LOOK, "look at channels"),
     route(Method::GET, "/api/channels/{id}", LOOK, "look at channels"),
@@ -60,10 +80,27 @@ pub(super) static ROUTES: &[Route] = &[
     route(Method::GET, "/api/openapi.json", Who::Everybody, "read the description of the API"),
     route(Method::POST, "/v1/events", PUBLISH, "publish events"),
     route(Method::POST, "/v1/slack/interactions", Who::Everybody, "answer by Slack"),
+    page(Method::GET, "/", LOOK, "look at the console"),
+    page(Method::GET, "/sign-in", Who::Everybody, "sign in"),
+    page(Method::POST, "/sign-in", Who::Everybody, "sign in"),
+    page(Method::POST, "/sign-out", Who::Everybody, "sign out"),
+    page(Method::GET, "/approvals", LOOK, "look at approvals"),
+    page(Method::GET, "/approvals/{id}", LOOK, "look at approvals"),
+    page(Method::POST, "/approvals/{id}", ACT, "answer approvals"),
+    page(Method::GET, "/channels", LOOK, "look at channels"),
+    page(Method::POST, "/channels/{id}/test", ACT, "test a channel"),
+    page(Method::POST, "/channels/{id}/pause", ACT, "pause a channel"),
+    page(Method::POST, "/channels/{id}/resume", ACT, "resume a channel"),
+    page(Method::GET, "/decisions/{id}", LOOK, "look at decisions"),
+    page(Method::GET, "/assets/{name}", Who::Everybody, "load the console's look"),
 ];
 
 const fn route(method: Method, path: &'static str, who: Who, what: &'static str) -> Route {
-    Route { method, path, who, what }
+    Route { method, path, who, what, whose: For::Programs }
+}
+
+const fn page(method: Method, path: &'static str, who: Who, what: &'static str) -> Route {
+    Route { method, path, who, what, whose: For::People }
 }
 
 /// The route with this method and path. Who may GET may ask for the HEAD alone.

@@ -28,7 +28,7 @@ use super::{
     trail::{Trail, UNCONFIRMED},
 };
 use crate::{
-    managed::{Complaint, Condition, Put, Refusal, Subject},
+    managed::{Complaint, Condition, Put, Refusal, Report, Subject},
     model::{ChannelId, Role},
 };
 
@@ -113,13 +113,9 @@ pub(super) async fn test(
     if channel.is_some() && caller.role != Role::Admin {
         return forbidden(&caller).into_response();
     }
-    let Ok(channel_id) = id.parse::<ChannelId>() else { return unknown(&inside, &id) };
-    let unsaved = channel.is_some();
     let subject = channel.map_or(Subject::Present, Subject::Sent);
-    let trail = Trail::begin(&caller, if unsaved { "test_unsaved_channel" } else { "test_channel" }, &id);
-    let outcome = inside.desk.test(&channel_id, subject, decision).await;
-    trail.end(told(&outcome, |report| report.outcome));
-    match outcome {
+    let Ok(channel_id) = id.parse::<ChannelId>() else { return unknown(&inside, &id) };
+    match try_out(&inside, &caller, &channel_id, subject, decision).await {
         Ok(report) => {
             let took_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
             let told = json!({
@@ -132,6 +128,21 @@ pub(super) async fn test(
         Err(Refusal::Unknown(_)) => unknown(&inside, &id),
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// Sends a sample through a channel, and writes down what came of it.
+pub(super) async fn try_out(
+    inside: &Inside,
+    caller: &Caller,
+    channel: &ChannelId,
+    subject: Subject,
+    decision: Option<Map<String, Value>>,
+) -> Result<Report, Refusal> {
+    let what = if matches!(subject, Subject::Sent(_)) { "test_unsaved_channel" } else { "test_channel" };
+    let trail = Trail::begin(caller, what, channel.as_str());
+    let outcome = inside.desk.test(channel, subject, decision).await;
+    trail.end(told(&outcome, |report| report.outcome));
+    outcome
 }
 
 /// What the audit tells of it: whatever was done, and whatever may have been.

@@ -88,7 +88,7 @@ async fn pause(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
-    answer(decide(&inside, &id, Deed::Pause, &caller, request.into_body()).await)
+    answer(decide_for(&inside, &id, Deed::Pause, &caller, request.into_body()).await)
 }
 
 async fn resume(
@@ -97,7 +97,7 @@ async fn resume(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
-    answer(decide(&inside, &id, Deed::Resume, &caller, request.into_body()).await)
+    answer(decide_for(&inside, &id, Deed::Resume, &caller, request.into_body()).await)
 }
 
 fn answer(result: Result<Value, ApiError>) -> Response {
@@ -120,9 +120,21 @@ pub(super) fn find(inside: &Inside, id: &str) -> Result<Shown, ApiError> {
     })
 }
 
-async fn decide(inside: &Inside, id: &str, deed: Deed, caller: &Caller, body: Body) -> Result<Value, ApiError> {
-    let shown = find(inside, id)?;
+async fn decide_for(inside: &Inside, id: &str, deed: Deed, caller: &Caller, body: Body) -> Result<Value, ApiError> {
+    find(inside, id)?;
     let why = read_why(body).await?;
+    decide(inside, id, deed, caller, why).await
+}
+
+/// Writes down what an operator decided, for the whole pool, and waits until it is done here.
+pub(super) async fn decide(
+    inside: &Inside,
+    id: &str,
+    deed: Deed,
+    caller: &Caller,
+    why: Option<String>,
+) -> Result<Value, ApiError> {
+    let shown = find(inside, id)?;
     let entry = Entry::new(shown.id.clone(), deed, &caller.name, why, inside.clock.now());
     let trail = Trail::begin(caller, deed.as_str(), shown.id.as_str());
     let appended = inside.log.append(&entry).await;

@@ -1,4 +1,4 @@
-//! The guard: every request of the API passes it, and it goes by the one table of routes.
+//! The guard: every request of the API and of the console passes it, and it goes by the one table of routes.
 //!
 //! It finds out who calls and turns away who may not, before a byte of the body is read. What is not in the table is not reached,
 //! so nobody can forget to guard a handler. The handler finds the [`Caller`] in the request's extensions, and where the request
@@ -23,8 +23,8 @@ use tracing::info;
 use super::{
     Inside,
     access::{self, Identity, Stranger, Via},
-    catalogue::{self, Route, Who},
-    cross_origin,
+    catalogue::{self, For, Route, Who},
+    console, cross_origin,
     errors::{self, ApiError},
     sessions::Sessions,
     throttle::Throttle,
@@ -75,7 +75,12 @@ pub(super) async fn guard(
     match gate.admit(route, &request, from) {
         Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
         Ok(None) => {}
-        Err(error) => return error.into_response(),
+        Err(error) => {
+            return match route.whose {
+                For::Programs => error.into_response(),
+                For::People => console::refusal(&error, &request, path.as_str()),
+            };
+        }
     }
     request.extensions_mut().insert(Peer(from));
     next.run(request).await
@@ -92,7 +97,7 @@ impl Gate {
             cross_origin::refuse(request.headers(), &self.inside.terms.borrow())?;
         }
         match (caller, route.who) {
-            (Some(caller), Who::Roles(roles)) if !roles.contains(&caller.role) => Err(ApiError {
+            (Some(caller), Who::Roles(_)) if !route.admits(caller.role) => Err(ApiError {
                 status: StatusCode::FORBIDDEN,
                 code: "forbidden",
                 message: format!("`{}` has the role `{}` and may not {}", caller.name, caller.role, route.what),

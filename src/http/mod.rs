@@ -12,6 +12,7 @@ mod approvals;
 mod catalogue;
 mod channel_changes;
 mod channels;
+mod console;
 mod cross_origin;
 mod dead_letters;
 mod errors;
@@ -127,6 +128,7 @@ pub async fn open(
         .merge(slack::routes(inside.clone()))
         .merge(session::routes(gate.clone()))
         .merge(openapi::routes())
+        .merge(console::routes(gate.clone()))
         .route_layer(from_fn_with_state(gate, guard::guard));
     let routes = bounded(routes).layer(from_fn_with_state(inside.terms.clone(), headers::of_api));
     serve(api_listener, routes, draining, tracker);

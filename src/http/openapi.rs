@@ -16,7 +16,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::catalogue::{ROUTES, Route, Who};
+use super::catalogue::{For, ROUTES, Route, Who};
 
 /// The frame, and the subjects that go into it.
 const FRAME: &str = include_str!("openapi/base.json");
@@ -56,12 +56,17 @@ fn document() -> Value {
     if let Some(responses) = whole["components"]["responses"].as_object_mut() {
         responses.values_mut().for_each(complete_error);
     }
-    for route in ROUTES {
+    for route in described() {
         if let Some(operation) = operation(&mut whole["paths"], route) {
             complete(operation, route);
         }
     }
     whole
+}
+
+/// The routes that are for programs.
+fn described() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().filter(|route| route.whose == For::Programs)
 }
 
 #[expect(clippy::expect_used, reason = "a test reads every file")]
@@ -131,9 +136,9 @@ mod tests {
     const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
     #[test]
-    fn every_route_of_the_table_is_described_and_nothing_else_is() {
+    fn every_route_for_programs_is_described_and_nothing_else_is() {
         let table: BTreeSet<(String, String)> =
-            ROUTES.iter().map(|route| (route.path.to_owned(), route.method.as_str().to_ascii_lowercase())).collect();
+            described().map(|route| (route.path.to_owned(), route.method.as_str().to_ascii_lowercase())).collect();
         let document = document();
         let mut described = BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
@@ -147,7 +152,7 @@ mod tests {
     #[test]
     fn every_operation_says_who_may_what_it_answers_and_which_parameters_its_path_has() {
         let document = document();
-        for route in ROUTES {
+        for route in described() {
             let item = &document["paths"][route.path];
             let operation = &item[route.method.as_str().to_ascii_lowercase()];
             for key in ["summary", "tags", "operationId", "security", "responses", "x-roles"] {

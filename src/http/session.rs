@@ -57,43 +57,87 @@ async fn sign_in(State(gate): State<Gate>, Extension(Peer(from)): Extension<Peer
     }
 }
 
+/// A session that was opened.
+pub(super) struct Opened {
+    name: String,
+    role: Role,
+    expires_at: Timestamp,
+    /// What gives it to the browser.
+    cookie: Option<HeaderValue>,
+}
+
+impl Opened {
+    /// Gives it to the browser, with this answer.
+    pub(super) fn give(self, mut response: Response) -> Response {
+        if let Some(cookie) = self.cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
+    }
+}
+
+/// Why a session was not opened.
+pub(super) enum NotOpened {
+    /// Too many sign-ins from there have failed.
+    TooMany(TooMany),
+    /// Nobody has this token.
+    Unknown,
+    /// The machine has no randomness to give.
+    Trouble,
+}
+
 impl Gate {
     fn sign_in(&self, headers: &HeaderMap, form: bool, credentials: &Credentials, from: SocketAddr) -> Response {
-        if let Err(refusal) = self.throttle.sign_in(from.ip()) {
-            return too_many(refusal, from);
-        }
-        let tokens = access::Tokens::clone(&self.inside.tokens.borrow());
-        let Some(entry) = access::known(credentials.token.as_bytes(), &tokens) else {
-            audit_stranger(from, "sign_in", "refused: the token is not known");
-            return unknown().into_response();
-        };
-        self.throttle.welcome(from.ip());
-        let terms = self.inside.terms.borrow().clone();
-        let (session, expires_at) = match self.sessions.open(entry, self.inside.clock.now(), terms.session) {
+        let opened = match self.open_session(headers, &credentials.token, from) {
             Ok(opened) => opened,
-            Err(fault) => {
-                error!(error = %fault, "a session could not be opened");
-                return not_opened().into_response();
-            }
+            Err(NotOpened::TooMany(refusal)) => return too_many(refusal),
+            Err(NotOpened::Unknown) => return unknown().into_response(),
+            Err(NotOpened::Trouble) => return not_opened().into_response(),
         };
-        let (name, role, _) = entry;
-        audit(
-            &Caller { name: name.clone(), role: *role, via: Via::Session { expires_at }, from },
-            "sign_in",
-            name,
-            "done",
-        );
-        let mut response = if form {
+        let response = if form {
             let next = credentials.next.as_deref().filter(|next| is_own_path(next)).unwrap_or("/");
             see_other(next)
         } else {
-            Json(description(name, *role, Some(expires_at))).into_response()
+            Json(description(&opened.name, opened.role, Some(opened.expires_at))).into_response()
         };
-        let cookie = set_cookie(&session, terms.session, is_secure(headers, &terms));
-        if let Ok(cookie) = HeaderValue::try_from(cookie) {
-            response.headers_mut().insert(SET_COOKIE, cookie);
+        opened.give(response)
+    }
+
+    /// Opens a session for whoever has this token. Success and failure are audit lines.
+    pub(super) fn open_session(&self, headers: &HeaderMap, token: &str, from: SocketAddr) -> Result<Opened, NotOpened> {
+        if let Err(refusal) = self.throttle.sign_in(from.ip()) {
+            if refusal.first {
+                audit_stranger(from, "sign_in", "refused: too many failures; more of them in this minute are not told");
+            }
+            return Err(NotOpened::TooMany(refusal));
         }
-        response
+        let tokens = access::Tokens::clone(&self.inside.tokens.borrow());
+        let Some(entry) = access::known(token.as_bytes(), &tokens) else {
+            audit_stranger(from, "sign_in", "refused: the token is not known");
+            return Err(NotOpened::Unknown);
+        };
+        self.throttle.welcome(from.ip());
+        let terms = self.inside.terms.borrow().clone();
+        let (session, expires_at) =
+            self.sessions.open(entry, self.inside.clock.now(), terms.session).map_err(|fault| {
+                error!(error = %fault, "a session could not be opened");
+                NotOpened::Trouble
+            })?;
+        let (name, role) = (entry.0.clone(), entry.1);
+        audit(&Caller { name: name.clone(), role, via: Via::Session { expires_at }, from }, "sign_in", &name, "done");
+        let cookie = set_cookie(&session, terms.session, is_secure(headers, &terms));
+        Ok(Opened { name, role, expires_at, cookie: HeaderValue::try_from(cookie).ok() })
+    }
+
+    /// Ends the session of these headers; what takes the cookie from the browser.
+    pub(super) fn close_session(&self, headers: &HeaderMap, from: SocketAddr) -> Option<HeaderValue> {
+        if let Ok(caller) = self.caller(headers, from)
+            && matches!(caller.via, Via::Session { .. })
+        {
+            audit(&caller, "sign_out", &caller.name, "done");
+        }
+        let secure = is_secure(headers, &self.inside.terms.borrow());
+        HeaderValue::try_from(clear_cookie(secure)).ok()
     }
 }
 
@@ -107,14 +151,8 @@ async fn who(Extension(caller): Extension<Caller>) -> Json<Value> {
 
 /// Takes the cookie, whoever asks: to sign out twice is the same as once.
 async fn sign_out(State(gate): State<Gate>, Extension(Peer(from)): Extension<Peer>, headers: HeaderMap) -> Response {
-    if let Ok(caller) = gate.caller(&headers, from)
-        && matches!(caller.via, Via::Session { .. })
-    {
-        audit(&caller, "sign_out", &caller.name, "done");
-    }
-    let secure = is_secure(&headers, &gate.inside.terms.borrow());
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Ok(cookie) = HeaderValue::try_from(clear_cookie(secure)) {
+    if let Some(cookie) = gate.close_session(&headers, from) {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
     response
@@ -124,7 +162,7 @@ fn description(name: &str, role: Role, expires_at: Option<Timestamp>) -> Value {
     json!({"name": name, "role": role, "expires_at": expires_at.map(Timestamp::to_rfc3339_millis)})
 }
 
-fn see_other(next: &str) -> Response {
+pub(super) fn see_other(next: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     if let Ok(next) = HeaderValue::try_from(next) {
         response.headers_mut().insert(LOCATION, next);
@@ -133,7 +171,7 @@ fn see_other(next: &str) -> Response {
 }
 
 /// Whether it is a path of ours and nothing that a browser could take for another host: `//evil.example` and `/\evil.example` are.
-fn is_own_path(next: &str) -> bool {
+pub(super) fn is_own_path(next: &str) -> bool {
     let other_host = next.starts_with("//") || next.contains('\\');
     next.starts_with('/')
         && !other_host
@@ -143,7 +181,7 @@ fn is_own_path(next: &str) -> bool {
 
 /// Whether the browser is told to send the cookie by https only. The request itself says best how it was sent: a page's `Origin`,
 /// then the proxy's word. Without either it is no browser, and our public address decides, unless this machine asks itself.
-fn is_secure(headers: &HeaderMap, terms: &Terms) -> bool {
+pub(super) fn is_secure(headers: &HeaderMap, terms: &Terms) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(origin) = text(ORIGIN.as_str()).filter(|origin| *origin != "null") {
         return origin.starts_with("https://");
@@ -217,10 +255,7 @@ fn not_opened() -> ApiError {
     }
 }
 
-fn too_many(TooMany { after, first }: TooMany, from: SocketAddr) -> Response {
-    if first {
-        audit_stranger(from, "sign_in", "refused: too many failures; more of them in this minute are not told");
-    }
+fn too_many(TooMany { after, .. }: TooMany) -> Response {
     let seconds = after.as_secs() + 1;
     let error = ApiError {
         status: StatusCode::TOO_MANY_REQUESTS,

@@ -49,6 +49,11 @@ impl Sessions {
         Self { key }
     }
 
+    /// The key behind them.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// The cookie of a new session for the caller with this token, and its end.
     pub(super) fn open(
         &self,

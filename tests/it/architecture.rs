@@ -30,12 +30,14 @@ const DOWNHILL: &[(&str, &[&str])] = &[
     ("config", &["approvals", "channels", "model", "sealing", "settings"]),
     ("interactions", &["approvals", "channels", "lane", "model"]),
     ("managed", &["broker", "channel_log", "channels", "config", "lane", "model", "sealing", "settings"]),
+    ("console", &["channels", "formats", "model"]),
     (
         "http",
         &[
             "approvals",
             "broker",
             "channel_log",
+            "console",
             "dead_letters",
             "export",
             "interactions",
@@ -101,6 +103,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ring", &["src/sealing.rs"]),
     ("backoff", &["src/lane/backoff.rs"]),
     ("prometheus", &["src/telemetry"]),
+    ("askama", &["src/console"]),
     ("axum", &["src/http"]),
     ("hyper", &["src/http/serving.rs"]),
     ("hyper_util", &["src/http/serving.rs"]),

@@ -11,6 +11,7 @@ mod architecture;
 mod broker;
 mod chaos;
 mod cli;
+mod console;
 mod dead_letters;
 mod deploy;
 mod export;

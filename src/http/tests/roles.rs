@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    http::catalogue::{ROUTES, Route, Who},
+    http::catalogue::{For, ROUTES, Route, Who},
     model::Timestamp,
 };
 
@@ -57,8 +57,18 @@ fn credentials(key: &Key) -> Vec<Credential> {
     all
 }
 
+/// One that there is.
+fn asset_name() -> &'static str {
+    let page = crate::console::html(&crate::console::ContinuePage {
+        frame: crate::console::Frame::bare(""),
+        to: String::new(),
+    });
+    let name = page.split("/assets/").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
+    String::leak(name)
+}
+
 fn request(route: &Route, header: &str) -> String {
-    let path = route.path.replace("{id}", "nothing");
+    let path = route.path.replace("{id}", "nothing").replace("{name}", asset_name());
     let body = if route.method.is_safe() { "" } else { "{}" };
     format!(
         "{} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n{header}\
@@ -69,7 +79,7 @@ fn request(route: &Route, header: &str) -> String {
 }
 
 #[tokio::test]
-async fn on_every_route_every_role_may_do_what_the_table_says_and_everybody_else_gets_401_or_403() {
+async fn on_every_route_every_role_may_do_what_the_table_says_and_nobody_else_may() {
     let key = Key::random().unwrap();
     let house = House::open_with(key.clone()).await;
     let (mut faults, mut refused, mut passed) = (Vec::new(), 0, BTreeSet::new());
@@ -81,11 +91,14 @@ async fn on_every_route_every_role_may_do_what_the_table_says_and_everybody_else
                 (Who::Everybody, _) => None,
                 (Who::Roles(roles), Some(role)) if roles.contains(&role) => None,
                 (Who::Roles(_), Some(_)) => Some(403),
+                // A person is led to the sign-in.
+                (Who::Roles(_), None) if route.whose == For::People => Some(303),
                 (Who::Roles(_), None) => Some(401),
             };
             let own = OWN_CREDENTIAL.contains(&route.path) && status == 401;
+            let led = status == 303 && !answer.contains("\r\nlocation: /sign-in?next=");
             let fault = match expected {
-                Some(expected) => status != expected,
+                Some(expected) => status != expected || led,
                 // Whatever else it is that an empty request comes to there.
                 None => matches!(status, 401 | 403 | 405 | 500) && !own || answer.contains(r#""code":"not_found""#),
             };

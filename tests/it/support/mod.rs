@@ -1,5 +1,6 @@
 //! What the tests stand on: real brokers, real workers, and waiting without sleeping.
 
+pub(crate) mod browser;
 pub(crate) mod firewall;
 pub(crate) mod pool;
 pub(crate) mod process;

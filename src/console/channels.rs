@@ -1,0 +1,125 @@
+//! Channels: what each wants, how its lane does, and what an operator can do about it.
+
+use askama::Template;
+
+use super::{Frame, Section, Text, When};
+
+/// How a channel's lane does, as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// It delivers.
+    Flowing,
+    /// It waits until a time.
+    Paused,
+    /// It tries one to find out.
+    Probing,
+    /// The endpoint refuses until somebody acts.
+    Held,
+    /// An operator stopped it.
+    Stopped,
+    /// This worker cannot read the channel.
+    Unreadable,
+}
+
+impl Lane {
+    /// Every one.
+    pub const ALL: [Self; 6] =
+        [Self::Flowing, Self::Paused, Self::Probing, Self::Held, Self::Stopped, Self::Unreadable];
+
+    /// Its word, as the API says it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Flowing => "flowing",
+            Self::Paused => "paused",
+            Self::Probing => "probing",
+            Self::Held => "held",
+            Self::Stopped => "stopped",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// A sign that is no colour.
+    pub const fn sign(self) -> &'static str {
+        match self {
+            Self::Flowing => "▸",
+            Self::Paused | Self::Probing => "◔",
+            Self::Held | Self::Unreadable => "!",
+            Self::Stopped => "■",
+        }
+    }
+
+    /// The class of its look.
+    pub const fn look(self) -> &'static str {
+        match self {
+            Self::Flowing => "good",
+            Self::Paused | Self::Probing => "warn",
+            Self::Held | Self::Unreadable => "bad",
+            Self::Stopped => "calm",
+        }
+    }
+
+    /// Whether an operator must act.
+    pub const fn is_trouble(self) -> bool {
+        matches!(self, Self::Held | Self::Unreadable)
+    }
+}
+
+/// One channel.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// Its id: letters, digits and hyphens.
+    pub id: Text,
+    /// Its kind.
+    pub kind: Text,
+    /// Where it posts to, masked.
+    pub endpoint: Text,
+    /// How its lane does.
+    pub lane: Lane,
+    /// Why it does not flow.
+    pub why: Option<Text>,
+    /// Until when.
+    pub until: Option<When>,
+    /// Who stopped it.
+    pub stopped_by: Option<Text>,
+    /// Which decisions it wants.
+    pub events: Vec<Text>,
+    /// From which severity on.
+    pub min_severity: Text,
+    /// Of which tools and agents, where not of all.
+    pub narrowed: Vec<Text>,
+    /// Whether it is of the file, and read-only here.
+    pub in_file: bool,
+    /// When this worker last delivered.
+    pub last_success: Option<When>,
+    /// How many wait, here and in the queue.
+    pub waiting: i64,
+    /// How many this worker has delivered, and how many died in it, since it started.
+    pub delivered: u64,
+    /// How many died.
+    pub dead: u64,
+}
+
+/// All of them.
+#[derive(Debug, Template)]
+#[template(path = "channels.html")]
+pub struct ChannelsPage {
+    /// What is around it.
+    pub frame: Frame,
+    /// In the order of the configuration.
+    pub channels: Vec<Channel>,
+    /// Whether who looks may test, pause and resume.
+    pub may_act: bool,
+}
+
+impl ChannelsPage {
+    /// What the live part says, for those who do not see it.
+    fn says(&self) -> String {
+        let troubled: Vec<String> = self
+            .channels
+            .iter()
+            .filter(|channel| channel.lane.is_trouble())
+            .map(|channel| format!("{} is {}", channel.id, channel.lane.word()))
+            .collect();
+        if troubled.is_empty() { String::from("No channel needs anybody") } else { troubled.join(", ") }
+    }
+}

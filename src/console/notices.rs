@@ -1,0 +1,41 @@
+//! Pages that say one thing: who are you, you may not, it is not there, go on.
+
+use askama::Template;
+
+use super::{Frame, Section, Text};
+
+/// Asks who it is.
+#[derive(Debug, Template)]
+#[template(path = "sign_in.html")]
+pub struct SignInPage {
+    /// What is around it.
+    pub frame: Frame,
+    /// Where it leads: a path of ours.
+    pub next: String,
+    /// Why the last try did not lead there.
+    pub refusal: Option<Text>,
+}
+
+/// Says what went wrong, and what can be done.
+#[derive(Debug, Template)]
+#[template(path = "notice.html")]
+pub struct NoticePage {
+    /// What is around it.
+    pub frame: Frame,
+    /// What it is.
+    pub message: Text,
+    /// What can be done.
+    pub hint: Text,
+    /// Where to go on: a path of ours, and what is there.
+    pub way: (String, &'static str),
+}
+
+/// Asks the browser to come again, from here. It comes from another site, and did not send the session along because of that.
+#[derive(Debug, Template)]
+#[template(path = "continue.html")]
+pub struct ContinuePage {
+    /// What is around it.
+    pub frame: Frame,
+    /// Where it was going: a path of ours.
+    pub to: String,
+}

@@ -1,0 +1,182 @@
+//! The console over HTTP: finds the plain values of each page, and does what its forms ask for, by the same functions as the API.
+//!
+//! A form's answer leads to a page (303), which says once what has been done (`flash.rs`). Who is not signed in is led to the
+//! sign-in and back.
+//!
+//! A link in another site's card needs a detour. The session is a `SameSite=Strict` cookie, so the browser does not send it with
+//! the first request that such a link causes, and not with what a redirect makes of that request either. So that request gets a
+//! page of ours, which asks again by itself: this time the request is ours, and carries the cookie. A mark in the address says
+//! that this was done, so that it is not done twice.
+
+mod approvals;
+mod channels;
+mod decisions;
+mod flash;
+mod signing_in;
+#[cfg(test)]
+mod tests;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Request},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+
+use super::{
+    catalogue,
+    errors::{self, ApiError},
+    guard::{Caller, Gate},
+    session::see_other,
+};
+use crate::console::{self, ContinuePage, Flash, Frame, NoticePage, Section, Text, Tone, Viewer};
+
+/// What pages may load and do: our own stylesheet, script and forms, and nothing else.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The largest form, in bytes.
+const FORM_BYTES_MAX: usize = 16 * 1024;
+
+/// The mark of a request that a page of ours has sent anew.
+const MARK: &str = "continued";
+
+pub(super) fn routes(gate: Gate) -> Router {
+    Router::new()
+        .route("/", get(approvals::overview))
+        .route("/sign-in", get(signing_in::form).post(signing_in::sign_in))
+        .route("/sign-out", post(signing_in::sign_out))
+        .route("/approvals", get(approvals::list))
+        .route("/approvals/{id}", get(approvals::show).post(approvals::answer))
+        .route("/channels", get(channels::list))
+        .route("/channels/{id}/test", post(channels::test))
+        .route("/channels/{id}/pause", post(channels::pause))
+        .route("/channels/{id}/resume", post(channels::resume))
+        .route("/decisions/{id}", get(decisions::show))
+        .route("/assets/{name}", get(asset))
+        .with_state(gate)
+}
+
+async fn asset(request: Request) -> Response {
+    let Some(asset) = console::asset(request.uri().path()) else { return errors::not_found().await.into_response() };
+    let headers =
+        [(header::CONTENT_TYPE, asset.content_type), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
+    (headers, asset.body).into_response()
+}
+
+/// Somebody's look at a page.
+struct Visit {
+    viewer: Option<Viewer>,
+    flash: Option<Flash>,
+}
+
+impl Visit {
+    fn new(gate: &Gate, caller: &Caller, headers: &HeaderMap) -> Self {
+        let viewer = Viewer { name: Text::short(&caller.name), role: caller.role };
+        Self { viewer: Some(viewer), flash: flash::read(gate.sessions.key(), headers) }
+    }
+
+    /// The page that `make` makes with this frame.
+    fn page(self, title: &str, here: Option<Section>, make: impl FnOnce(Frame) -> String) -> Response {
+        let told = self.flash.is_some();
+        let frame = Frame { title: Text::short(title), here, viewer: self.viewer, flash: self.flash };
+        let mut response = page(StatusCode::OK, make(frame));
+        if told {
+            flash::forget(&mut response);
+        }
+        response
+    }
+
+    /// A page that says what went wrong.
+    fn notice(self, status: StatusCode, title: &str, here: Section, message: &str, hint: &str) -> Response {
+        let mut response = self.page(title, Some(here), |frame| {
+            let way = (here.path().to_owned(), here.name());
+            console::html(&NoticePage { frame, message: Text::long(message), hint: Text::long(hint), way })
+        });
+        *response.status_mut() = status;
+        response
+    }
+}
+
+fn page(status: StatusCode, html: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        // With none at all, a form's `Origin` would be `null`, and older browsers have nothing else to say where it comes from.
+        (header::REFERRER_POLICY, "same-origin"),
+    ];
+    (status, headers, html).into_response()
+}
+
+/// Leads to a page of ours, which says what has been done.
+fn lead(gate: &Gate, to: &str, tone: Tone, text: &str) -> Response {
+    let mut response = see_other(to);
+    flash::leave(gate.sessions.key(), &mut response, tone, text);
+    response
+}
+
+/// How the guard turns somebody away from a page.
+pub(super) fn refusal(error: &ApiError, request: &Request, route: &str) -> Response {
+    // Where a form leads that has a page of its own; other forms lead to the first page.
+    let has_page = catalogue::find(&Method::GET, route).is_some();
+    let path = if has_page { request.uri().path() } else { "/" };
+    let (query, is_marked) = query_of(request);
+    if error.status == StatusCode::UNAUTHORIZED {
+        if !is_marked && request.method().is_safe() && comes_from_elsewhere(request.headers()) {
+            let to = with_query(path, &[query.as_str(), &format!("{MARK}=1")]);
+            return page(StatusCode::OK, console::html(&ContinuePage { frame: Frame::bare("One moment"), to }));
+        }
+        let query = if request.method().is_safe() { query.as_str() } else { "" };
+        let next = with_query(path, &[query]);
+        let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
+        return see_other(&format!("/sign-in?next={next}"));
+    }
+    let way = if has_page && !request.method().is_safe() {
+        (path.to_owned(), "Back to the page")
+    } else {
+        (String::from("/sign-in"), "Sign in with another token")
+    };
+    let frame = Frame::bare("This may not be done");
+    let (message, hint) = (Text::long(&error.message), Text::long(error.hint));
+    page(error.status, console::html(&NoticePage { frame, message, hint, way }))
+}
+
+/// Whether a link on another site brings the browser here.
+fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
+    let is = |name: &str, value: &str| headers.get(name).is_some_and(|one: &HeaderValue| one == value);
+    is("sec-fetch-site", "cross-site") && is("sec-fetch-mode", "navigate")
+}
+
+/// The query without the mark, and whether it was there.
+fn query_of(request: &Request) -> (String, bool) {
+    let query = request.uri().query().unwrap_or_default();
+    let is_mark = |part: &&str| part.split('=').next() == Some(MARK);
+    let others: Vec<&str> = query.split('&').filter(|part| !is_mark(part) && !part.is_empty()).collect();
+    (others.join("&"), query.split('&').any(|part| is_mark(&part)))
+}
+
+fn with_query(path: &str, queries: &[&str]) -> String {
+    let queries: Vec<&str> = queries.iter().copied().filter(|query| !query.is_empty()).collect();
+    if queries.is_empty() { path.to_owned() } else { format!("{path}?{}", queries.join("&")) }
+}
+
+/// The id in a path; `None` where it is no text.
+type Id = Result<Path<String>, axum::extract::rejection::PathRejection>;
+
+fn id_of(id: Id) -> String {
+    // Nothing has an empty id.
+    id.map(|Path(id)| id).unwrap_or_default()
+}
+
+/// The fields of a form; `None` of one that is too large or did not arrive whole.
+async fn fields(body: Body) -> Option<Vec<(String, String)>> {
+    let bytes = axum::body::to_bytes(body, FORM_BYTES_MAX).await.ok()?;
+    Some(url::form_urlencoded::parse(&bytes).into_owned().collect())
+}
+
+/// The first field of this name.
+fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}

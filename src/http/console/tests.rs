@@ -1,0 +1,209 @@
+//! The console over real sockets: strangers are led to the sign-in and back, roles see what they may, answers count once.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    approvals::{Deed, Name, Via},
+    http::tests::{House, ask},
+    model::{Clock, Decision},
+};
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn headers(&self, name: &str) -> Vec<&str> {
+        self.head.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers(name).first().copied().unwrap_or_default()
+    }
+
+    /// The cookies that it gave, as a browser sends them back.
+    fn cookies(&self) -> String {
+        let pairs: Vec<&str> =
+            self.headers("set-cookie").iter().filter_map(|cookie| cookie.split(';').next()).collect();
+        format!("cookie: {}\r\n", pairs.join("; "))
+    }
+}
+
+/// What a browser sends with a form of ours.
+const OURS: &str = "sec-fetch-site: same-origin\r\nsec-fetch-mode: navigate\r\n";
+
+async fn send(house: &House, line: &str, headers: &str, body: &str) -> Answer {
+    let request = format!(
+        "{line} HTTP/1.1\r\nhost: inside:8080\r\nconnection: close\r\n\
+         content-type: application/x-www-form-urlencoded\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = ask(house.doors.api, &request).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+async fn signed_in(house: &House, token: &str) -> String {
+    let answer = send(house, "POST /sign-in", OURS, &format!("token={token}&next=/")).await;
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    answer.cookies()
+}
+
+/// A house whose worker has read what is asked for, and this is.
+async fn house_asked(approval: &str) -> (House, TaskTracker) {
+    let (house, tasks) = (House::open().await, TaskTracker::new());
+    let approvals = house.inside.approvals.clone();
+    tasks.spawn(approvals.clone().follow());
+    let now = Clock::System.now();
+    let decision = json!({
+        "id": "d-1", "time": now, "decision": "REQUIRE_APPROVAL", "severity": "HIGH", "risk": 0.71,
+        "title": "<script>alert(1)</script>", "agent": {"id": "agt_42", "name": "production"}, "tool": "slack",
+        "operation": "post_message", "reasons": ["PII_EGRESS"],
+        "approval": {"id": approval, "expires_at": now.plus(Duration::from_mins(10))},
+    });
+    let decision = Arc::new(Decision::decode(decision.to_string().into()).unwrap());
+    approvals.note(Deed::Asked(decision)).await.unwrap();
+    let known = async {
+        approvals.until_known().await;
+        while approvals.get(&Name::of(approval)).is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), known).await.expect("the approval is heard of");
+    (house, tasks)
+}
+
+#[tokio::test]
+async fn a_stranger_is_led_to_the_sign_in_and_back() {
+    let house = House::open().await;
+    let answer = send(&house, "GET /approvals?show=all", "", "").await;
+    assert_eq!((answer.status, answer.header("location")), (303, "/sign-in?next=%2Fapprovals%3Fshow%3Dall"));
+    let form = send(&house, "GET /sign-in?next=%2Fapprovals%3Fshow%3Dall", "", "").await;
+    assert!(form.status == 200 && form.body.contains(r#"name="next" value="/approvals?show=all""#), "{}", form.body);
+    // A form that was sent after the session ended leads to its page, and not to the form's fields.
+    let answer = send(&house, "POST /approvals/apr_7", OURS, "answer=approve").await;
+    assert_eq!((answer.status, answer.header("location")), (303, "/sign-in?next=%2Fapprovals%2Fapr_7"));
+    let wrong = send(&house, "POST /sign-in", OURS, "token=hush&next=/approvals").await;
+    assert!(wrong.status == 401 && wrong.body.contains("not known") && !wrong.body.contains("hush"), "{}", wrong.body);
+    for (next, location) in [("/approvals", "/approvals"), ("//evil.example", "/"), ("/sign-in", "/"), ("", "/")] {
+        let answer = send(&house, "POST /sign-in", OURS, &format!("token=auditor&next={next}")).await;
+        assert_eq!((answer.status, answer.header("location")), (303, location));
+        assert_eq!(send(&house, "GET /approvals", &answer.cookies(), "").await.header("location"), "");
+    }
+    let cookie = signed_in(&house, "auditor").await;
+    let again = send(&house, "GET /sign-in?next=/approvals", &cookie, "").await;
+    assert_eq!((again.status, again.header("location")), (303, "/approvals"), "who is known has nothing to do there");
+    let out = send(&house, "POST /sign-out", &format!("{cookie}{OURS}"), "").await;
+    assert_eq!((out.status, out.header("location")), (303, "/sign-in"));
+    assert!(out.headers("set-cookie").iter().any(|cookie| cookie.starts_with("interven_session=; ")), "{}", out.head);
+}
+
+#[tokio::test]
+async fn a_link_on_another_site_asks_again_from_here_once_and_then_leads_to_the_sign_in() {
+    // Goal: a person who is signed in follows a link of a card, and the browser keeps the session back at first.
+    let house = House::open().await;
+    let elsewhere = "sec-fetch-site: cross-site\r\nsec-fetch-mode: navigate\r\n";
+    let answer = send(&house, "GET /approvals/apr_7?a=%22%3E", elsewhere, "").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains(r#"content="0; url=/approvals/apr_7?a=%22%3E&#38;continued=1">"#), "{}", answer.body);
+    // Whatever the browser says then, it is not asked a second time.
+    for headers in [elsewhere, OURS] {
+        let answer = send(&house, "GET /approvals/apr_7?a=1&continued=1", headers, "").await;
+        assert_eq!((answer.status, answer.header("location")), (303, "/sign-in?next=%2Fapprovals%2Fapr_7%3Fa%3D1"));
+    }
+    // What is no navigation, and what changes something, is not repeated.
+    let script = "sec-fetch-site: cross-site\r\nsec-fetch-mode: cors\r\n";
+    assert_eq!(send(&house, "GET /approvals/apr_7", script, "").await.status, 303);
+    assert_eq!(send(&house, "POST /approvals/apr_7", elsewhere, "answer=approve").await.status, 303);
+}
+
+#[tokio::test]
+async fn an_approval_is_answered_once_by_who_may_and_the_page_says_by_whom() {
+    let (house, _tasks) = house_asked("apr_7").await;
+    let (auditor, analyst, admin) =
+        (signed_in(&house, "auditor").await, signed_in(&house, "analyst").await, signed_in(&house, "admin").await);
+    for path in ["/", "/approvals"] {
+        let list = send(&house, &format!("GET {path}"), &auditor, "").await;
+        assert!(list.status == 200 && list.body.contains(r#"href="/approvals/apr_7""#), "{}", list.body);
+    }
+    let look = async |cookie: &str| send(&house, "GET /approvals/apr_7", cookie, "").await;
+    let page = look(&auditor).await;
+    assert!(page.status == 200 && page.body.contains("takes the role analyst or admin"), "{}", page.body);
+    assert!(!page.body.contains("<button id=") && !page.body.contains("<script>alert"), "{}", page.body);
+    let refused = send(&house, "POST /approvals/apr_7", &format!("{auditor}{OURS}"), "answer=approve").await;
+    assert!(refused.status == 403 && refused.body.contains("may not answer approvals"), "{}", refused.body);
+    let foreign = format!("{analyst}sec-fetch-site: cross-site\r\n");
+    let refused = send(&house, "POST /approvals/apr_7", &foreign, "answer=approve").await;
+    assert!(refused.status == 403 && refused.body.starts_with("<!doctype html>"), "{}", refused.body);
+    let nothing = send(&house, "POST /approvals/apr_7", &format!("{analyst}{OURS}"), "answer=maybe").await;
+    assert_eq!(nothing.status, 400);
+    assert!(look(&analyst).await.body.contains(r#"<button id="approve""#));
+
+    let done = send(&house, "POST /approvals/apr_7", &format!("{analyst}{OURS}"), "answer=approve").await;
+    assert_eq!((done.status, done.header("location")), (303, "/approvals/apr_7"), "{}", done.body);
+    let said = format!("{}; {}", analyst.trim_end(), done.cookies().trim_start_matches("cookie: "));
+    let page = look(&said).await;
+    assert!(page.body.contains("Approved. It is granted until"), "{}", page.body);
+    assert!(page.header("set-cookie").starts_with("interven_said=; Path=/; Max-Age=0"), "{}", page.head);
+    let page = look(&analyst).await;
+    assert!(!page.body.contains("It is granted until"), "it is said once: {}", page.body);
+    assert!(page.body.contains("<b>Approved</b> by <b>analyst</b> in the console"), "{}", page.body);
+
+    let late = send(&house, "POST /approvals/apr_7", &format!("{admin}{OURS}"), "answer=deny").await;
+    let said = format!("{}; {}", admin.trim_end(), late.cookies().trim_start_matches("cookie: "));
+    let page = look(&said).await;
+    assert!(page.body.contains("Too late: it was approved by analyst (the console) at "), "{}", page.body);
+    let approval = house.inside.approvals.get(&Name::of("apr_7")).unwrap();
+    assert_eq!(approval.answer.as_ref().map(|click| click.via), Some(Via::Console));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_on_a_page() {
+    let (house, _tasks) = house_asked("apr_7").await;
+    let analyst = signed_in(&house, "analyst").await;
+    for line in ["GET /approvals/other", "GET /approvals/%ff", "POST /approvals/other"] {
+        let answer = send(&house, line, &format!("{analyst}{OURS}"), "answer=deny").await;
+        assert!(answer.status == 404 && answer.body.contains("There is no such approval"), "{line}: {}", answer.body);
+    }
+    // This worker keeps no decisions.
+    let answer = send(&house, "GET /decisions/d-1", &analyst, "").await;
+    assert!(answer.status == 503 && answer.body.contains("could not be looked up"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn nobody_else_can_put_words_into_the_consoles_mouth() {
+    let house = House::open().await;
+    let auditor = signed_in(&house, "auditor").await;
+    let forged = format!("{}; interven_said=good:All is well\r\n", auditor.trim_end());
+    let page = send(&house, "GET /approvals", &forged, "").await;
+    assert!(page.status == 200 && !page.body.contains("All is well"), "{}", page.body);
+}
+
+#[tokio::test]
+async fn pages_are_strict_and_their_look_is_kept_for_ever_under_its_own_name() {
+    let house = House::open().await;
+    let auditor = signed_in(&house, "auditor").await;
+    for (path, cookie) in [("/", auditor.as_str()), ("/approvals", &auditor), ("/sign-in", "")] {
+        let page = send(&house, &format!("GET {path}"), cookie, "").await;
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{}", page.body);
+        assert_eq!(page.headers("content-security-policy"), [super::POLICY]);
+        assert_eq!((page.header("cache-control"), page.header("x-frame-options")), ("no-store", "DENY"));
+        let assets: Vec<&str> =
+            page.body.split("\"/assets/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert_eq!(assets.len(), 2);
+        for name in assets {
+            let asset = send(&house, &format!("GET /assets/{name}"), "", "").await;
+            assert_eq!(asset.header("cache-control"), "public, max-age=31536000, immutable");
+            assert!(
+                asset.status == 200 && asset.body.len() > 1_000 && asset.header("content-type").starts_with("text/")
+            );
+        }
+    }
+    assert_eq!(send(&house, "GET /assets/console.css", "", "").await.status, 404);
+}

@@ -1,0 +1,4 @@
+//! The console in a real browser, against a real worker.
+
+mod approving;
+mod operating;

@@ -1,0 +1,210 @@
+//! A real browser: Debian's Chromium, told what to do by its own driver, over WebDriver's JSON.
+//!
+//! No browser outlives the tests: the driver dies with us, and the browser, which talks to it over a pipe, with the driver.
+//! Source: W3C WebDriver; the `goog` commands are those of ChromeDriver.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{
+    eventually,
+    rabbit::{mortal, spawn},
+};
+
+/// How long a browser on a loaded machine may take for anything.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The key of an element's id. Source: W3C WebDriver, "Elements".
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// How a page is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Eye {
+    pub(crate) name: &'static str,
+    width: u32,
+    height: u32,
+    scheme: &'static str,
+}
+
+/// On a desk by day and by night, and on a phone.
+pub(crate) const EYES: [Eye; 3] = [
+    Eye { name: "light", width: 1_280, height: 800, scheme: "light" },
+    Eye { name: "dark", width: 1_280, height: 800, scheme: "dark" },
+    Eye { name: "phone", width: 390, height: 844, scheme: "light" },
+];
+
+/// A browser with one window.
+pub(crate) struct Browser {
+    driver: Child,
+    port: u16,
+    session: String,
+    shots: PathBuf,
+    profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Starts one, with scripts or without. Its screenshots go into a folder of this name, which is printed.
+    pub(crate) async fn start(name: &str, scripts: bool) -> Self {
+        let mut command = mortal("chromedriver");
+        command.arg("--port=0").stdout(Stdio::piped());
+        let mut driver = spawn(command);
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = lines.find_map(|line| {
+            line.ok()?.split("started successfully on port ").nth(1)?.trim_end_matches('.').parse().ok()
+        });
+        let port =
+            port.expect("these tests need chromedriver: `apt-get install chromium chromium-driver`, or tests/run");
+        // What it goes on to say is read, so that it never waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        let profile = tempfile::tempdir().unwrap();
+        let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots").join(name);
+        fs::create_dir_all(&shots).unwrap();
+        println!("screenshots: {}", shots.display());
+        let mut browser = Self { driver, port, session: String::new(), shots, profile };
+        let profile = format!("--user-data-dir={}", browser.profile.path().display());
+        let scripts =
+            if scripts { json!({}) } else { json!({"profile.managed_default_content_settings.javascript": 2}) };
+        let options = json!({
+            "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                "--disable-dev-shm-usage", "--remote-debugging-pipe", "--hide-scrollbars", profile],
+            "prefs": scripts,
+        });
+        let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}});
+        let session = browser.tell("POST", "/session", &capabilities).await;
+        session["sessionId"].as_str().expect("a session").clone_into(&mut browser.session);
+        browser
+    }
+
+    /// Goes to a page.
+    pub(crate) async fn go(&self, url: &str) {
+        self.order("/url", &json!({"url": url})).await;
+    }
+
+    /// Where it is.
+    pub(crate) async fn url(&self) -> String {
+        self.tell("GET", &self.path("/url"), &Value::Null).await.as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the page has this text, and gives all of its text.
+    pub(crate) async fn until(&self, text: &str) -> String {
+        eventually(&format!("the page says `{text}`"), PATIENCE, async || {
+            let page = self.text().await;
+            page.contains(text).then_some(page)
+        })
+        .await
+    }
+
+    /// The text of the page as a person sees it.
+    pub(crate) async fn text(&self) -> String {
+        let script = json!({"script": "return document.body ? document.body.innerText : ''", "args": []});
+        self.order("/execute/sync", &script).await.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Clicks what this CSS selector means.
+    pub(crate) async fn click(&self, selector: &str) {
+        let element = self.find(selector).await;
+        self.order(&format!("/element/{element}/click"), &json!({})).await;
+    }
+
+    /// Types into what this CSS selector means.
+    pub(crate) async fn type_into(&self, selector: &str, text: &str) {
+        let element = self.find(selector).await;
+        self.order(&format!("/element/{element}/value"), &json!({"text": text})).await;
+    }
+
+    async fn find(&self, selector: &str) -> String {
+        let query = json!({"using": "css selector", "value": selector});
+        let found = self.order("/element", &query).await;
+        found[ELEMENT].as_str().unwrap_or_else(|| panic!("there is no `{selector}`: {found}")).to_owned()
+    }
+
+    /// Takes pictures of the page in every way to look at it.
+    pub(crate) async fn picture(&self, name: &str) {
+        for eye in EYES {
+            let scheme = json!([{"name": "prefers-color-scheme", "value": eye.scheme}]);
+            self.devtools("Emulation.setEmulatedMedia", json!({"features": scheme})).await;
+            let phone = eye.name == "phone";
+            let metrics = json!({"width": eye.width, "height": eye.height, "deviceScaleFactor": 1, "mobile": phone});
+            self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+            let wide = json!({"script": "return document.documentElement.scrollWidth - window.innerWidth", "args": []});
+            let over = self.order("/execute/sync", &wide).await;
+            assert!(over.as_i64().unwrap() <= 0, "{name} is too wide for {}: by {over}", eye.name);
+            let image = self.tell("GET", &self.path("/screenshot"), &Value::Null).await;
+            let image = base64::prelude::BASE64_STANDARD.decode(image.as_str().unwrap()).unwrap();
+            fs::write(self.shots.join(format!("{name}-{}.png", eye.name)), image).unwrap();
+        }
+        self.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await;
+    }
+
+    async fn devtools(&self, command: &str, parameters: Value) {
+        self.order("/goog/cdp/execute", &json!({"cmd": command, "params": parameters})).await;
+    }
+
+    /// What the page complained about in the browser's console: a policy that was broken, a script that failed.
+    pub(crate) async fn complaints(&self) -> Vec<String> {
+        let log = self.order("/se/log", &json!({"type": "browser"})).await;
+        let lines = log.as_array().into_iter().flatten();
+        lines.filter(|line| line["level"] == "SEVERE").map(|line| line["message"].to_string()).collect()
+    }
+
+    fn path(&self, command: &str) -> String {
+        format!("/session/{}{command}", self.session)
+    }
+
+    async fn order(&self, command: &str, body: &Value) -> Value {
+        self.tell("POST", &self.path(command), body).await
+    }
+
+    /// One command to the driver, and the value that it answers; an error is `{"error": ..., "message": ...}`.
+    async fn tell(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let exchange = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut reply = Vec::new();
+            // It may keep the connection open: the head says how much there is.
+            loop {
+                if let Some(whole) = body_of(&reply) {
+                    break serde_json::from_slice::<Value>(whole).unwrap();
+                }
+                assert!(stream.read_buf(&mut reply).await.unwrap() > 0, "the driver hung up: {reply:?}");
+            }
+        };
+        let mut reply = tokio::time::timeout(PATIENCE, exchange).await.expect("the browser answers");
+        reply["value"].take()
+    }
+}
+
+/// The body of an answer that is there whole.
+fn body_of(reply: &[u8]) -> Option<&[u8]> {
+    let end = reply.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&reply[..end]).unwrap().to_ascii_lowercase();
+    let length: usize = head.split("content-length:").nth(1)?.split("\r\n").next()?.trim().parse().unwrap();
+    reply.get(end..end + length)
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The end of the pipe is the end of the browser.
+        self.driver.kill().ok();
+        self.driver.wait().ok();
+    }
+}
