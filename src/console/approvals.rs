@@ -135,7 +135,7 @@ const fn severity_look(severity: Severity) -> &'static str {
 
 /// The page where one is answered.
 #[derive(Debug, Template)]
-#[template(path = "approval.html")]
+#[template(path = "approval.html", config = "src/console/askama.toml")]
 pub struct ApprovalPage {
     /// What is around it.
     pub frame: Frame,
@@ -207,7 +207,7 @@ pub struct Approvals {
 
 /// A list of them.
 #[derive(Debug, Template)]
-#[template(path = "approvals.html")]
+#[template(path = "approvals.html", config = "src/console/askama.toml")]
 pub struct ApprovalsPage {
     /// What is around it.
     pub frame: Frame,

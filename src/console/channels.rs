@@ -101,7 +101,7 @@ pub struct Channel {
 
 /// All of them.
 #[derive(Debug, Template)]
-#[template(path = "channels.html")]
+#[template(path = "channels.html", config = "src/console/askama.toml")]
 pub struct ChannelsPage {
     /// What is around it.
     pub frame: Frame,

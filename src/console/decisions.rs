@@ -7,7 +7,7 @@ use crate::model::DecisionKind;
 
 /// The page of a decision.
 #[derive(Debug, Template)]
-#[template(path = "decision.html")]
+#[template(path = "decision.html", config = "src/console/askama.toml")]
 pub struct DecisionPage {
     /// What is around it.
     pub frame: Frame,

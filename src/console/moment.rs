@@ -8,7 +8,7 @@ use crate::model::Timestamp;
 
 /// A moment on a page.
 #[derive(Clone, Debug, PartialEq, Eq, Template)]
-#[template(path = "when.html")]
+#[template(path = "when.html", config = "src/console/askama.toml")]
 pub struct When {
     exact: String,
     people: String,

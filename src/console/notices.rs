@@ -6,7 +6,7 @@ use super::{Frame, Section, Text};
 
 /// Asks who it is.
 #[derive(Debug, Template)]
-#[template(path = "sign_in.html")]
+#[template(path = "sign_in.html", config = "src/console/askama.toml")]
 pub struct SignInPage {
     /// What is around it.
     pub frame: Frame,
@@ -18,7 +18,7 @@ pub struct SignInPage {
 
 /// Says what went wrong, and what can be done.
 #[derive(Debug, Template)]
-#[template(path = "notice.html")]
+#[template(path = "notice.html", config = "src/console/askama.toml")]
 pub struct NoticePage {
     /// What is around it.
     pub frame: Frame,
@@ -32,7 +32,7 @@ pub struct NoticePage {
 
 /// Asks the browser to come again, from here. It comes from another site, and did not send the session along because of that.
 #[derive(Debug, Template)]
-#[template(path = "continue.html")]
+#[template(path = "continue.html", config = "src/console/askama.toml")]
 pub struct ContinuePage {
     /// What is around it.
     pub frame: Frame,

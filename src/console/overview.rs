@@ -6,7 +6,7 @@ use super::{Approval, Frame, Section, Standing};
 
 /// The first page.
 #[derive(Debug, Template)]
-#[template(path = "overview.html")]
+#[template(path = "overview.html", config = "src/console/askama.toml")]
 pub struct OverviewPage {
     /// What is around it.
     pub frame: Frame,

@@ -31,6 +31,9 @@ use super::{
 };
 use crate::model::Role;
 
+/// How much of a path that was refused stands in an audit line, in characters.
+const SUBJECT_CHARS_MAX: usize = 200;
+
 /// Where a request came from: the other end of the connection, or the caller before the proxies that are trusted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
@@ -97,12 +100,16 @@ impl Gate {
             cross_origin::refuse(request.headers(), &self.inside.terms.borrow())?;
         }
         match (caller, route.who) {
-            (Some(caller), Who::Roles(_)) if !route.admits(caller.role) => Err(ApiError {
-                status: StatusCode::FORBIDDEN,
-                code: "forbidden",
-                message: format!("`{}` has the role `{}` and may not {}", caller.name, caller.role, route.what),
-                hint: "use a token with another role; the README says what each may do",
-            }),
+            (Some(caller), Who::Roles(_)) if !route.admits(caller.role) => {
+                let asked: String = request.uri().path().chars().take(SUBJECT_CHARS_MAX).collect();
+                audit(&caller, "forbidden", &asked, &format!("refused: may not {}", route.what));
+                Err(ApiError {
+                    status: StatusCode::FORBIDDEN,
+                    code: "forbidden",
+                    message: format!("`{}` has the role `{}` and may not {}", caller.name, caller.role, route.what),
+                    hint: "use a token with another role; the README says what each may do",
+                })
+            }
             (caller, _) => Ok(caller),
         }
     }
