@@ -60,6 +60,8 @@ impl Follower for Reader {
             self.inner.read_after.store(reconnects, Ordering::Relaxed);
             // An error says that nobody listens.
             drop(self.inner.news.send(News::Whole));
+            // Last, so that whoever waits for it finds all the rest done.
+            self.inner.known.send_replace(true);
         }
         ControlFlow::Continue(())
     }
@@ -78,7 +80,6 @@ impl Inner {
                 self.heard(&approval, click, fate);
             }
         }
-        self.known.send_replace(true);
     }
 
     /// Appends again what the log has lost, beside the following.
