@@ -49,7 +49,7 @@ async fn an_analyst_tries_a_channel_pauses_it_and_sees_it_held_when_its_endpoint
     scene.heal();
     browser.click("#resume-soc-slack").await;
     browser.until("Channel soc-slack is resumed").await;
-    let told = browser.until("flowing").await;
-    assert!(!told.contains("held"), "{told}");
+    browser.until_gone("held").await;
+    browser.until_gone("probing").await;
     assert!(browser.complaints().await.is_empty(), "{:?}", browser.complaints().await);
 }

@@ -107,6 +107,15 @@ impl Browser {
         .await
     }
 
+    /// Waits until the page has this text no more.
+    pub(crate) async fn until_gone(&self, text: &str) {
+        eventually(&format!("the page says `{text}` no more"), PATIENCE, async || {
+            let page = self.text().await;
+            (!page.is_empty() && !page.contains(text)).then_some(())
+        })
+        .await;
+    }
+
     /// The text of the page as a person sees it.
     pub(crate) async fn text(&self) -> String {
         let script = json!({"script": "return document.body ? document.body.innerText : ''", "args": []});
@@ -115,20 +124,30 @@ impl Browser {
 
     /// Clicks what this CSS selector means.
     pub(crate) async fn click(&self, selector: &str) {
-        let element = self.find(selector).await;
-        self.order(&format!("/element/{element}/click"), &json!({})).await;
+        self.act(selector, "click", &json!({})).await;
     }
 
     /// Types into what this CSS selector means.
     pub(crate) async fn type_into(&self, selector: &str, text: &str) {
-        let element = self.find(selector).await;
-        self.order(&format!("/element/{element}/value"), &json!({"text": text})).await;
+        self.act(selector, "value", &json!({"text": text})).await;
     }
 
-    async fn find(&self, selector: &str) -> String {
+    /// Does something with what this CSS selector means, as soon as it is there. A page that lives may put another in its place between
+    /// the look and the deed; a person would try again.
+    async fn act(&self, selector: &str, deed: &str, body: &Value) {
+        const AGAIN: [&str; 3] = ["no such element", "stale element reference", "element click intercepted"];
         let query = json!({"using": "css selector", "value": selector});
-        let found = self.order("/element", &query).await;
-        found[ELEMENT].as_str().unwrap_or_else(|| panic!("there is no `{selector}`: {found}")).to_owned()
+        eventually(&format!("`{selector}` takes a {deed}"), PATIENCE, async || {
+            let found = self.order("/element", &query).await;
+            let done = match found[ELEMENT].as_str() {
+                Some(element) => self.order(&format!("/element/{element}/{deed}"), body).await,
+                None => found,
+            };
+            let Some(error) = done["error"].as_str() else { return Some(()) };
+            assert!(AGAIN.contains(&error), "{selector}: {done}");
+            None
+        })
+        .await;
     }
 
     /// Takes pictures of the page in every way to look at it.
