@@ -11,14 +11,14 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 use uuid::Uuid;
 
-use super::{Answered, Approvals, Deed, Entry, Fate, Inner, News, Table, healing, record};
+use super::{Answered, Approvals, Deed, Entry, Fate, Inner, News, Table, healing};
 use crate::{
     broker::{
         Log, Record,
-        following::{Follower, Marks, follow},
+        following::{Follower, follow, known},
     },
     channels::button::Name,
 };
@@ -26,9 +26,8 @@ use crate::{
 impl Approvals {
     /// Follows the log, until the broker is closed.
     pub async fn follow(self) {
-        let marks = Marks { make: record::mark, is: record::is_mark };
         let mut reader = Reader { inner: Arc::clone(&self.0), beginning: None };
-        follow(&*self.0.broker, Log::Approvals, "approvals", marks, &mut reader).await;
+        follow(&*self.0.broker, Log::Approvals, "approvals", &mut reader).await;
     }
 }
 
@@ -45,7 +44,7 @@ impl Follower for Reader {
     }
 
     async fn take(&mut self, record: Record) -> ControlFlow<()> {
-        if let Some(entry) = decode(&record) {
+        if let Some(entry) = known("approvals", &record, Entry::decode(&record.body)) {
             match &mut self.beginning {
                 Some((table, _)) => drop(table.apply(entry)),
                 None => self.inner.take_in(entry),
@@ -145,19 +144,5 @@ fn tell_forgotten(before: u64, now: u64) {
             approvals = now - before,
             "more approvals wait or are granted than a worker can remember: the oldest cannot be answered any more"
         );
-    }
-}
-
-fn decode(record: &Record) -> Option<Entry> {
-    match Entry::decode(&record.body) {
-        Ok(Some(entry)) => Some(entry),
-        Ok(None) => {
-            debug!(offset = record.offset, "a mark, or a record that only a newer worker knows");
-            None
-        }
-        Err(error) => {
-            debug!(offset = record.offset, %error, "a record of the log of the approvals is none, and is passed over");
-            None
-        }
     }
 }

@@ -266,24 +266,11 @@ enum WireDeed {
 #[derive(Deserialize)]
 struct Kind {
     v: u32,
-    id: Uuid,
     r#do: String,
 }
 
-/// What the record of a mark says that it does: nothing. Whoever wrote it sees by it that it has read all that was there before.
-const MARK: &str = "mark";
 const ASKED: &str = "asked";
 const OTHERS: [&str; 4] = ["click", "published", "posted", "updated"];
-
-/// The record of a mark.
-pub(super) fn mark(id: Uuid) -> Bytes {
-    serde_json::json!({"v": VERSION, "id": id, "do": MARK}).to_string().into()
-}
-
-/// Whether the record is the mark with this id.
-pub(super) fn is_mark(bytes: &[u8], id: Uuid) -> bool {
-    serde_json::from_slice::<Kind>(bytes).is_ok_and(|kind| kind.r#do == MARK && kind.id == id)
-}
 
 /// The record that tells of a decision's approval, and its id. No decision is copied more than once for it.
 #[expect(clippy::missing_panics_doc, reason = "it never does: a decision is JSON text, which its reading has checked")]

@@ -1,6 +1,7 @@
 //! Records read back, and strangers are passed over.
 
 use super::*;
+use crate::broker::following::{is_mark, mark};
 
 fn decision(text: &str) -> Arc<Decision> {
     Arc::new(Decision::decode(Bytes::copy_from_slice(text.as_bytes())).unwrap())

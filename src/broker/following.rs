@@ -8,11 +8,12 @@
 //! was there before stands before it. Where nothing can be written (a broker with a full disk still reads), silence is waited for
 //! all the same.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{fmt, ops::ControlFlow, time::Duration};
 
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio::{sync::watch, time::timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{Broker, BrokerError, Destination, End, Health, Log, Message, Record, Start};
@@ -25,13 +26,42 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(30);
 const MARK_MAX: Duration = Duration::from_secs(3);
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// A record that means nothing to anybody but whoever wrote it, in the form that the log's records have.
-#[derive(Clone, Copy, Debug)]
-pub struct Marks {
-    /// The mark with this id.
-    pub make: fn(Uuid) -> Bytes,
-    /// Whether a record is the mark with this id.
-    pub is: fn(&[u8], Uuid) -> bool,
+/// What the record of a mark says that it does, in the form that the records of all logs have: nothing. Whoever wrote it sees by it that
+/// it has read all that was there before.
+const MARK: &str = "mark";
+
+/// The version of a mark's layout.
+const MARK_VERSION: u32 = 1;
+
+/// The record of a mark.
+pub fn mark(id: Uuid) -> Bytes {
+    serde_json::json!({"v": MARK_VERSION, "id": id, "do": MARK}).to_string().into()
+}
+
+/// Whether the record is the mark with this id.
+pub fn is_mark(bytes: &[u8], id: Uuid) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        id: Uuid,
+        r#do: String,
+    }
+    serde_json::from_slice::<Kind>(bytes).is_ok_and(|kind| kind.r#do == MARK && kind.id == id)
+}
+
+/// What a record of a log was decoded to, where this worker knows it. What it does not know is passed over: one record that nobody
+/// can read must not keep all others from being read. `name` is the log's.
+pub fn known<T>(name: &str, record: &Record, decoded: Result<Option<T>, impl fmt::Display>) -> Option<T> {
+    match decoded {
+        Ok(Some(entry)) => Some(entry),
+        Ok(None) => {
+            debug!(offset = record.offset, "a mark, or a record that only a newer worker knows");
+            None
+        }
+        Err(error) => {
+            debug!(offset = record.offset, %error, "a record of the log of the {name} is none, and is passed over");
+            None
+        }
+    }
 }
 
 /// Who follows a log. `Break` ends the following.
@@ -52,7 +82,7 @@ pub trait Follower: Send {
 }
 
 /// Follows `log`, until the broker is closed or the follower does not want to. `name` is the log's in what is told of trouble.
-pub async fn follow(broker: &dyn Broker, log: Log, name: &'static str, marks: Marks, follower: &mut impl Follower) {
+pub async fn follow(broker: &dyn Broker, log: Log, name: &'static str, follower: &mut impl Follower) {
     let mut health = broker.health();
     let mut wait = AGAIN_FIRST;
     loop {
@@ -61,7 +91,7 @@ pub async fn follow(broker: &dyn Broker, log: Log, name: &'static str, marks: Ma
         }
         let since = health.borrow_and_update().reconnects;
         let outcome = tokio::select! {
-            outcome = read(broker, log, name, marks, follower, since, &mut wait) => outcome,
+            outcome = read(broker, log, name, follower, since, &mut wait) => outcome,
             anew = made_anew(&mut health, since) => {
                 if anew {
                     continue;
@@ -87,12 +117,11 @@ async fn read(
     broker: &dyn Broker,
     log: Log,
     name: &str,
-    marks: Marks,
     follower: &mut impl Follower,
     since: u64,
     wait: &mut Duration,
 ) -> Result<ControlFlow<()>, BrokerError> {
-    let present = find_present(broker, log, marks).await?;
+    let present = find_present(broker, log).await?;
     let mut records = broker.read(log, Start::First, End::Follow);
     follower.begin(since);
     let mut is_whole = matches!(present, Present::Empty);
@@ -107,7 +136,7 @@ async fn read(
         let record = record?;
         is_whole = match present {
             Present::Empty => true,
-            Present::Mark(id) => (marks.is)(&record.body, id),
+            Present::Mark(id) => is_mark(&record.body, id),
             Present::At(last) => record.offset >= last,
         };
         if follower.take(record).await.is_break() {
@@ -142,9 +171,9 @@ enum Present {
 }
 
 /// Finds out where the log ends at present.
-async fn find_present(broker: &dyn Broker, log: Log, marks: Marks) -> Result<Present, BrokerError> {
+async fn find_present(broker: &dyn Broker, log: Log) -> Result<Present, BrokerError> {
     let id = Uuid::now_v7();
-    let message = Message { to: Destination::Log(log), id: id.to_string(), body: (marks.make)(id) };
+    let message = Message { to: Destination::Log(log), id: id.to_string(), body: mark(id) };
     if let Ok(Ok(())) = timeout(MARK_MAX, broker.publish(message)).await {
         return Ok(Present::Mark(id));
     }

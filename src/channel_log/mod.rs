@@ -15,14 +15,13 @@ mod standing;
 use std::{ops::ControlFlow, sync::Arc};
 
 use tokio::sync::mpsc;
-use tracing::debug;
 
 pub use record::{Content, Deed, Entry};
 pub use standing::{Change, Made, Pause, Standing};
 
 use crate::broker::{
     Broker, Destination, Log, Message, PublishError, Record,
-    following::{Follower, Marks, follow},
+    following::{Follower, follow, known},
 };
 
 /// What a follower hears.
@@ -55,8 +54,7 @@ impl ChannelLog {
     /// Reads the log from its first record and tells what comes, until nobody listens. It outlives every trouble of the broker.
     pub async fn follow(self, news: mpsc::Sender<News>) {
         let mut listener = Listener { news, beginning: None };
-        let marks = Marks { make: record::mark, is: record::is_mark };
-        follow(&*self.broker, Log::Channels, "channels", marks, &mut listener).await;
+        follow(&*self.broker, Log::Channels, "channels", &mut listener).await;
     }
 }
 
@@ -79,7 +77,9 @@ impl Follower for Listener {
     }
 
     async fn take(&mut self, record: Record) -> ControlFlow<()> {
-        let Some(entry) = decode(&record) else { return ControlFlow::Continue(()) };
+        let Some(entry) = known("channels", &record, Entry::decode(&record.body)) else {
+            return ControlFlow::Continue(());
+        };
         match &mut self.beginning {
             Some(standing) => {
                 standing.apply(entry);
@@ -96,19 +96,5 @@ impl Follower for Listener {
 
     async fn closed(&self) {
         self.news.closed().await;
-    }
-}
-
-fn decode(record: &Record) -> Option<Entry> {
-    match Entry::decode(&record.body) {
-        Ok(Some(entry)) => Some(entry),
-        Ok(None) => {
-            debug!(offset = record.offset, "a mark, or a record that only a newer worker knows");
-            None
-        }
-        Err(error) => {
-            debug!(offset = record.offset, %error, "a record of the log of the channels is none, and is passed over");
-            None
-        }
     }
 }

@@ -119,21 +119,6 @@ struct Kind {
     v: u32,
     #[serde(rename = "do")]
     deed: String,
-    #[serde(default)]
-    id: Uuid,
-}
-
-/// What the record of a mark says that it does: nothing. Whoever wrote it sees by it that it has read all that was there before.
-const MARK: &str = "mark";
-
-/// The record of a mark.
-pub(super) fn mark(id: Uuid) -> Bytes {
-    serde_json::json!({"v": VERSION, "id": id, "do": MARK}).to_string().into()
-}
-
-/// Whether the record is the mark with this id.
-pub(super) fn is_mark(bytes: &[u8], id: Uuid) -> bool {
-    serde_json::from_slice::<Kind>(bytes).is_ok_and(|kind| kind.deed == MARK && kind.id == id)
 }
 
 impl Entry {
@@ -177,6 +162,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::following::{is_mark, mark};
 
     #[test]
     fn a_record_reads_back_and_looks_as_it_is_documented() {

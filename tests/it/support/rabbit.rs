@@ -22,15 +22,26 @@ use std::{
     time::Duration,
 };
 
-use interven_alerts::model::Secret;
+use bytes::Bytes;
+use interven_alerts::{
+    broker::{
+        Broker as _, End, Log, Start,
+        rabbitmq::{RabbitMq, RabbitSettings},
+    },
+    model::Secret,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 /// Not the wrapper in `/usr/sbin`, which changes the user or refuses.
 const BIN: &str = "/usr/lib/rabbitmq/bin";
+
+/// The longest that a log may take to be read.
+const LOG_LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest that a boot may take on a loaded machine.
 const BOOT_LIMIT: Duration = Duration::from_mins(1);
@@ -98,6 +109,26 @@ impl Rabbit {
             booting.into_iter().map(|node| node.join().unwrap()).collect()
         });
         std::iter::once(first).chain(others).collect()
+    }
+
+    /// The bodies of all that is in a log at present, of the pool with this prefix.
+    pub(crate) async fn records(&self, prefix: &str, log: Log) -> Vec<Bytes> {
+        let settings = RabbitSettings {
+            urls: vec![self.url()],
+            prefix: prefix.to_owned(),
+            declare: false,
+            keep_decisions: Some(Duration::from_hours(1)),
+            lanes: Vec::new(),
+        };
+        let broker = RabbitMq::connect(settings, &TaskTracker::new()).unwrap();
+        broker.ready(LOG_LIMIT).await.unwrap();
+        let mut records = broker.read(log, Start::First, End::Present);
+        let mut found = Vec::new();
+        while let Some(record) = tokio::time::timeout(LOG_LIMIT, records.recv()).await.expect("the log ends in time") {
+            found.push(record.unwrap().body);
+        }
+        broker.close().await;
+        found
     }
 
     fn start_in(company: Option<Arc<Company>>, conf: &str, advanced: &str) -> Self {

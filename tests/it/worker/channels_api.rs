@@ -5,15 +5,11 @@ use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use bytes::Bytes;
 use interven_alerts::{
-    broker::{
-        Broker as _, End, Log, Start,
-        rabbitmq::{RabbitMq, RabbitSettings},
-    },
+    broker::Log,
     model::{DeathReason, Reply},
     stand_ins::{Platform, Script, StandIn, Step},
 };
 use serde_json::{Value, json};
-use tokio_util::task::TaskTracker;
 
 use crate::support::{
     eventually,
@@ -102,22 +98,8 @@ async fn told(stand_in: &StandIn, count: usize) {
 
 /// Everything that is in the log of the channels.
 async fn log_of(rabbit: &Rabbit, prefix: &str) -> String {
-    let settings = RabbitSettings {
-        urls: vec![rabbit.url()],
-        prefix: prefix.to_owned(),
-        declare: false,
-        keep_decisions: Some(Duration::from_hours(1)),
-        lanes: Vec::new(),
-    };
-    let broker = RabbitMq::connect(settings, &TaskTracker::new()).unwrap();
-    broker.ready(PATIENCE).await.unwrap();
-    let mut records = broker.read(Log::Channels, Start::First, End::Present);
-    let mut text = String::new();
-    while let Some(record) = tokio::time::timeout(PATIENCE, records.recv()).await.expect("the log ends in time") {
-        text.push_str(&String::from_utf8_lossy(&record.unwrap().body));
-    }
-    broker.close().await;
-    text
+    let records = rabbit.records(prefix, Log::Channels).await;
+    records.iter().map(|record| String::from_utf8_lossy(record)).collect()
 }
 
 fn assert_no_secret(what: &str, text: &str) {

@@ -4,14 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use interven_alerts::{
-    broker::{
-        Broker as _, End, Log, Start,
-        rabbitmq::{RabbitMq, RabbitSettings},
-    },
+    broker::Log,
     model::{Clock, Decision, Reply, Timestamp, own},
     stand_ins::{Platform, Received, Script, Step},
 };
-use tokio_util::task::TaskTracker;
 
 use crate::support::{
     eventually,
@@ -223,23 +219,8 @@ async fn a_canary_travels_through_the_broker_to_its_channel_alone_and_leaves_no_
 
 /// The ids of the decisions in the log.
 async fn logged(prefix: &str) -> Vec<String> {
-    let rabbit = tokio::task::block_in_place(Rabbit::shared);
-    let settings = RabbitSettings {
-        urls: vec![rabbit.url()],
-        prefix: prefix.to_owned(),
-        declare: false,
-        keep_decisions: Some(Duration::from_hours(1)),
-        lanes: Vec::new(),
-    };
-    let broker = RabbitMq::connect(settings, &TaskTracker::new()).unwrap();
-    broker.ready(PATIENCE).await.unwrap();
-    let mut records = broker.read(Log::Decisions, Start::First, End::Present);
-    let mut ids = Vec::new();
-    while let Some(record) = tokio::time::timeout(PATIENCE, records.recv()).await.expect("the log ends in time") {
-        ids.push(Decision::decode(record.unwrap().body).unwrap().id.to_string());
-    }
-    broker.close().await;
-    ids
+    let records = tokio::task::block_in_place(Rabbit::shared).records(prefix, Log::Decisions).await;
+    records.into_iter().map(|record| Decision::decode(record).unwrap().id.to_string()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
