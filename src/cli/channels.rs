@@ -7,14 +7,16 @@ use http::Method;
 use serde_json::json;
 
 use super::{
-    Failure, Global, Shell, channels_running, channels_test, config_file, runtime,
+    Failure, Global, Shell, channels_running, channels_test, config_file,
+    place::Place,
+    runtime,
     server::{self, Servers},
     table,
 };
 use crate::{
     config::{Plan, View, view},
     lane::HttpPost,
-    model::{ChannelId, DecisionKind, Timestamp},
+    model::{ChannelId, DecisionKind, Severity, Timestamp},
     settings::printable,
 };
 
@@ -81,7 +83,7 @@ struct DecideArgs {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match &args.command {
-        Command::List(list) if list.server.given().next().is_some() => {
+        Command::List(list) if Place::is_workers(&list.server, global) => {
             runtime(false)?.block_on(channels_running::list(&list.server, list.json, shell))
         }
         Command::Pause(decide) => runtime(false)?.block_on(tell(decide, "pause", shell)),
@@ -94,7 +96,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
             }
             Ok(write!(shell.out, "{}", overview(&views))?)
         }
-        Command::Test(test) if test.server.given().next().is_some() => {
+        Command::Test(test) if Place::is_workers(&test.server, global) => {
             runtime(false)?.block_on(channels_running::test(test, shell))
         }
         Command::Test(test) => {
@@ -133,12 +135,16 @@ pub fn views(plan: &Plan, now: Timestamp) -> Vec<View> {
 
 /// The channels as a table for people.
 pub fn overview(views: &[View]) -> String {
-    let head = ["CHANNEL", "KIND", "EVENTS", "FROM", "TOOLS", "AGENTS", "RATE", "ENDPOINT"].map(str::to_owned).to_vec();
+    let head =
+        ["CHANNEL", "KIND", "EVENTS", "SEVERITY", "TOOLS", "AGENTS", "RATE", "ENDPOINT"].map(str::to_owned).to_vec();
     let list = |patterns: &Option<Vec<String>>| patterns.as_ref().map_or_else(|| "all".into(), |list| list.join(","));
     let row = |view: &View| {
         let View { id, kind, events, min_severity, tools, agents, rate_limit, endpoint, .. } = view;
         let events = if events.len() == DecisionKind::ALL.len() { "all".into() } else { events.join(",") };
-        let cells = [id, *kind, events.as_str(), *min_severity, &list(tools), &list(agents), rate_limit, endpoint];
+        // As for the other filters: `all` where it keeps nothing back.
+        let lowest = *min_severity == Severity::Low.as_str();
+        let severity = if lowest { "all".into() } else { format!("{min_severity} and up") };
+        let cells = [id, *kind, events.as_str(), &severity, &list(tools), &list(agents), rate_limit, endpoint];
         cells.map(crate::settings::printable).to_vec()
     };
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(views.iter().map(row)).collect();

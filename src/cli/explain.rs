@@ -6,7 +6,9 @@ use http::Method;
 use serde_json::Value;
 
 use super::{
-    Failure, Global, Shell, config_file, event, runtime,
+    Failure, Global, Shell, config_file, event,
+    place::Place,
+    runtime,
     server::{self, Servers},
     table,
 };
@@ -41,7 +43,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    if args.server.given().next().is_some() {
+    if Place::is_workers(&args.server, global) {
         let decision = event::read(&args.event, shell)?;
         return runtime(false)?.block_on(ask(args, &decision, shell));
     }

@@ -24,6 +24,8 @@ pub mod event;
 pub mod explain;
 pub mod failure;
 pub mod logging;
+pub mod moment;
+pub mod place;
 pub mod publish;
 pub mod render;
 pub mod run;
@@ -34,7 +36,7 @@ pub mod token;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 pub use shell::Shell;
@@ -96,6 +98,9 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub log_level: Option<String>,
+    /// Which flags were given, and not set by variables.
+    #[arg(skip)]
+    pub by_flag: place::ByFlag,
 }
 
 /// The subcommands.
@@ -170,7 +175,7 @@ fn url_argument(text: &str) -> Result<url::Url, Failure> {
 
 /// Runs the command that `argv` asks for, and returns the exit code.
 pub fn run(argv: impl IntoIterator<Item = OsString>, shell: &mut Shell<'_>) -> u8 {
-    let done = match Cli::try_parse_from(argv) {
+    let done = match parse(argv) {
         Ok(cli) => {
             logging::init(&cli.global, cli.command.log_level(), shell.color);
             dispatch(cli, shell)
@@ -182,6 +187,13 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, shell: &mut Shell<'_>) -> u
         Ok(()) => Exit::Done.code(),
         Err(failure) => shell.print_failure(&failure),
     }
+}
+
+fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(argv)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
+    cli.global.by_flag = place::ByFlag::of(&matches);
+    Ok(cli)
 }
 
 fn dispatch(cli: Cli, shell: &mut Shell<'_>) -> Result<(), Failure> {

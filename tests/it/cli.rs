@@ -116,16 +116,34 @@ async fn publish_takes_every_sound_line_and_names_the_others() {
     let said = worker.command_with(&through, &event("served-1"), &token).await;
     assert_eq!(said.code, 0, "{said:?}");
     let said = worker.command_with(&through, &event("served-2"), &[("INTERVEN_ALERTS_TOKEN", "wrong")]).await;
-    assert!(said.code == 1 && said.err.contains("not known"), "{said:?}");
+    assert!(said.code == 1 && said.err.contains("not known") && !said.err.contains('{'), "{said:?}");
     let ids = ["piped-1", "served-1"];
     eventually("they are told", PATIENCE, async || {
         ids.iter().all(|id| scene.stand_in("siem").times_received(id) == 1).then_some(())
     })
     .await;
     assert_eq!(scene.stand_in("siem").times_received("served-2"), 0);
+
+    // Of several workers, the first one that answers takes it; and a flag counts for more than a variable.
+    let several = format!("http://127.0.0.1:9,{server}");
+    let said = worker.command_with(&["publish", "-", "--server", &several], &event("served-4"), &token).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let nowhere = [("INTERVEN_ALERTS_TOKEN", PUBLISHER_TOKEN), ("INTERVEN_ALERTS_SERVER", "http://127.0.0.1:9")];
+    let by_file = ["publish", "-", "--config", "interven-alerts.toml"];
+    let said = worker.command_with(&by_file, &event("by-file"), &nowhere).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let ids = ["served-4", "by-file"];
+    eventually("they are told", PATIENCE, async || {
+        ids.iter().all(|id| scene.stand_in("siem").times_received(id) == 1).then_some(())
+    })
+    .await;
+    let said = worker.command_with(&["publish", "-"], &event("nowhere"), &nowhere).await;
+    assert!(said.code == 1 && said.err.contains("127.0.0.1:9 did not answer"), "{said:?}");
     worker.kill();
     let said = worker.command_with(&through, &event("served-3"), &token).await;
-    assert!(said.code == 1 && said.err.contains("could not be reached"), "{said:?}");
+    assert!(said.code == 1 && said.err.contains("did not answer") && said.err.contains("hint: check"), "{said:?}");
+    let said = worker.command_with(&through, &event("served-3"), &[]).await;
+    assert!(said.code == 2 && said.err.contains("there is no token"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

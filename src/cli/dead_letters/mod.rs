@@ -14,8 +14,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{
-    Exit, Failure, Global, Shell, runtime,
-    server::{self, Servers},
+    Exit, Failure, Global, Shell, moment,
+    place::{self, Place},
+    runtime,
+    server::Servers,
 };
 use crate::{
     dead_letters::{LetterFilter, LetterId},
@@ -39,14 +41,11 @@ several addresses means all of them, and their answers are put together; the exi
 and what the others did stands. Without it, the store of a stopped worker is opened: `--data-dir DIR`, or `data_dir` of the
 configuration. `import` and `verify` work on the store of a stopped worker alone.")]
 pub struct Args {
-    /// The data directory of the stopped worker; left out: `data_dir` of the configuration
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
-    server: server::Args,
+    place: place::Args,
     #[command(subcommand)]
     command: Command,
 }
@@ -135,11 +134,11 @@ struct Filter {
     /// Of this severity
     #[arg(long)]
     severity: Option<Severity>,
-    /// Dead at this time or later (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Dead at this time or later: RFC 3339, a day as 2026-06-01 (UTC), or how long ago as 24h
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     since: Option<Timestamp>,
-    /// Dead before this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Dead before this time, written in the same ways
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     until: Option<Timestamp>,
     /// At most so many, the newest
     #[arg(long, value_name = "N")]
@@ -211,11 +210,11 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     if let Command::Purge { choice } = &args.command {
         choice.to_delete()?;
     }
-    if !is_for_servers(args, shell)? {
+    if !is_for_servers(args, global)? {
         return offline::run(args, global, shell);
     }
     runtime(false)?.block_on(async {
-        let servers = Servers::find(&args.server, shell).await?;
+        let servers = Servers::find(&args.place.server, shell).await?;
         match &args.command {
             Command::List { filter, by_cause: true } => pool::causes(filter, args.json, &servers, shell).await,
             Command::List { filter, by_cause: false } => pool::list(filter, args.json, &servers, shell).await,
@@ -228,21 +227,16 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     })
 }
 
-/// Whether running workers are asked. A flag counts for more than the variable, which may be set for other commands.
-fn is_for_servers(args: &Args, shell: &Shell<'_>) -> Result<bool, Failure> {
-    let by_flag = args.server.by_flag(shell);
-    if args.data_dir.is_some() && by_flag {
-        return Err(Failure::new("both `--server` and `--data-dir` are given")
-            .hint("ask running workers with `--server`, or open the store of a stopped one with `--data-dir`")
-            .exit(Exit::Usage));
-    }
+/// Whether running workers are asked.
+fn is_for_servers(args: &Args, global: &Global) -> Result<bool, Failure> {
+    let place = Place::of(&args.place.server, args.place.data_dir.as_deref(), global)?;
     if matches!(args.command, Command::Import { .. } | Command::Verify) {
-        if by_flag {
+        if global.by_flag.server {
             return Err(Failure::new("`import` and `verify` work on the store of a stopped worker alone")
                 .hint("stop the worker and give `--data-dir` in the place of `--server`")
                 .exit(Exit::Usage));
         }
         return Ok(false);
     }
-    Ok(args.data_dir.is_none() && args.server.given().next().is_some())
+    Ok(place == Place::Workers)
 }
