@@ -34,6 +34,10 @@ const PATH: &str = "/api/telemetry/decisions/export";
 
 /// Flags.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  The last day:
+    interven-alerts decisions export --since 24h > decisions.ndjson")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -42,17 +46,29 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Write out every decision of a time range, each once, in the order of their times
+    ///
+    /// A running worker is asked with --server. Without it the decisions are read from RabbitMQ, as the configuration says, whether
+    /// workers run or not; or with --data-dir from the embedded broker of a stopped worker.
     #[command(after_long_help = "\
 Examples:
-  interven-alerts decisions export --since 24h > decisions.ndjson
-  interven-alerts decisions export --format csv --since 2026-06-01 --until 2026-06-02 --out june-1st.csv
-  interven-alerts decisions export --format splunk --since 1h --server http://alerts:8080 \\
-    | curl -sS https://splunk:8088/services/collector/event -H \"Authorization: Splunk $TOKEN\" --data-binary @-
-  interven-alerts decisions export --decision DENY --min-severity HIGH --tool 'github.*' --data-dir /var/lib/interven-alerts
+  The last day, from a running worker:
+    interven-alerts decisions export --since 24h --server http://127.0.0.1:8080 > decisions.ndjson
+  One day as CSV, straight from RabbitMQ, as the configuration says:
+    interven-alerts decisions export --format csv --since 2026-06-01 --until 2026-06-02 \\
+      --out day.csv
+  What was graver than HIGH about one tool, from the embedded broker of a stopped worker:
+    interven-alerts decisions export --min-severity HIGH --tool 'github.*' --data-dir data
+  Into Splunk:
+    interven-alerts decisions export --format splunk --since 1h \\
+      | curl -sS https://splunk.example.com:8088/services/collector/event \\
+        -H \"Authorization: Splunk $TOKEN\" --data-binary @-
 
-A running worker is asked with --server. Without it the decisions are read from RabbitMQ, as the configuration says, whether workers
-run or not; or with --data-dir from the embedded broker of a stopped worker. Times are by the decisions' own clock: --since counts,
---until does not. An export that is cut short ends with exit code 1; with --out, there is then no file.")]
+Times:
+  They are those of the decisions' own clock. --since counts, --until does not.
+
+Exit codes:
+  0  the export is complete
+  1  it was cut short; with --out there is then no file")]
     Export(ExportArgs),
 }
 

@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Exit, Failure, Global, Shell, config_file,
+    Exit, Failure, Global, Shell, config_file, is_loopback,
     place::Place,
     runtime,
     server::{self, Trouble},
@@ -62,15 +62,20 @@ const FAULTS_NAMED_MAX: u64 = 20;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts publish decisions.ndjson
-  tail -n 1000 audit.ndjson | interven-alerts publish - --rate 50
-  interven-alerts publish decisions.ndjson --server http://127.0.0.1:8080
+  Publish a file, or what another program prints:
+    interven-alerts publish decisions.ndjson
+    tail -n 1000 audit.ndjson | interven-alerts publish - --rate 50
+  Publish through a running worker, which must be done where it has the embedded broker:
+    interven-alerts publish decisions.ndjson --server http://127.0.0.1:8080
 
-One decision a line. Each line is checked before it is published; a line that is no decision is reported with its number and
-left out, and the exit code is then 1. A decision counts as published when the broker has confirmed it.
+Through workers:
+  With --server each request goes to the first worker that takes it; the token in
+  INTERVEN_ALERTS_TOKEN needs the role publisher. Delivery is at least once: what was under way
+  when a command failed may have been published.
 
-With the embedded broker, a running worker owns its store: publish through it with --server (role `publisher`). Of several workers
-the first one that answers takes a request.")]
+Exit codes:
+  0  every line was published and confirmed
+  1  some were left out, or could not be published")]
 pub struct Args {
     /// A file with one decision a line, or - for standard input
     #[arg(value_name = "FILE|-")]
@@ -224,15 +229,6 @@ impl ServerDoor {
             Ok(reply) => Err(server::refused(reply.status, &reply.body)),
             Err(trouble) => Err(Trouble::Silent(trouble.as_str().to_owned())),
         }
-    }
-}
-
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

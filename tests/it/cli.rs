@@ -1,5 +1,9 @@
 //! The commands as an operator runs them: processes, exit codes, pipes; on RabbitMQ and on the embedded broker.
 
+mod doctor;
+mod help;
+mod hygiene;
+
 use std::{fs, time::Duration};
 
 use bytes::Bytes;
@@ -298,42 +302,16 @@ async fn dead_letters_live_again_through_the_embedded_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_doctor_finds_what_is_ill_and_says_so_when_all_is_well() {
-    let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name("doctor"));
-    let mut scene = Scene::default();
-    scene.add("slack", Platform::Slack, Script::accept(), "").await;
-    scene.add("siem", Platform::Siem, Script::accept(), "").await;
-    let worker = WorkerProcess::new(&format!("{}{}", on(rabbit, &prefix, ""), scene.channels()));
-    let said = worker.command(&["doctor", "--json"], "").await;
-    let healths: Vec<Value> = said.json().as_array().unwrap().iter().map(|one| one["health"].clone()).collect();
-    assert!(said.code == 0 && healths.iter().all(|health| health != "ill"), "{said:?}");
-    assert_eq!(scene.taken(), 0, "the doctor posts nothing");
-
-    for actor in &mut scene.actors {
-        actor.stand_in.stop().await;
-    }
-    let said = worker.command(&["doctor"], "").await;
-    assert!(said.code == 1 && said.out.contains("FAIL") && said.out.contains("hint"), "{said:?}");
-    let nowhere = format!("[broker]\nurl = \"amqp://127.0.0.1:1/%2f\"\n{}", scene.channels());
-    let said = WorkerProcess::new(&nowhere).command(&["doctor", "--json"], "").await;
-    let findings = said.json();
-    let broker = findings.as_array().unwrap().iter().find(|one| one["part"] == "broker").unwrap();
-    assert!(said.code == 1 && broker["health"] == "ill" && broker["hint"].is_string(), "{said:?}");
-    // What is missing is missing, where nothing may be declared.
-    let missing = format!("{}{}", on(rabbit, &unique_name("nothing"), "declare = false"), scene.channels());
-    let said = WorkerProcess::new(&missing).command(&["doctor", "--json"], "").await;
-    let findings = said.json();
-    let broker = findings.as_array().unwrap().iter().find(|one| one["part"] == "broker").unwrap();
-    assert!(said.code == 1 && broker["health"] == "ill", "{said:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_ends_well() {
     let dir = tempfile::tempdir().unwrap();
     let began = tokio::time::Instant::now();
     let said = run_plain(&["demo"], dir.path()).await;
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.contains("nothing was lost"), "{said:?}");
+    assert!(!said.out.contains(['\u{1b}', '\r']), "nobody watches: {said:?}");
+    let headings: Vec<&str> = said.out.lines().filter(|line| line.starts_with("== ")).collect();
+    let different: std::collections::BTreeSet<&str> = headings.iter().copied().collect();
+    assert!(headings.len() == different.len() && headings.len() >= 4, "each heading once: {headings:?}");
     assert!(began.elapsed() < Duration::from_mins(1));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the demo leaves nothing behind");
 }
