@@ -186,7 +186,7 @@ def kubernetes(path):
         expect(host.hostname == workers["spec"]["serviceName"] and host.port == ports["http"], where, f"no worker listens at {peer}")
 
     # Time to stop.
-    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][-1])
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     needed = pause + seconds(config["shutdown"]["grace"]) + AFTER_GRACE
     expect(pod["spec"]["terminationGracePeriodSeconds"] >= needed, where, f"terminationGracePeriodSeconds is less than {needed}")
     expect(container["image"].endswith(f":{VERSION}"), where, f"the image is not of version {VERSION}")
