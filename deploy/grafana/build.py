@@ -160,7 +160,7 @@ def alerts_as_annotations():
         "enable": True,
         "hide": False,
         "iconColor": "red",
-        "expr": 'ALERTS{alertname=~"IntervenAlerts.+",alertstate="firing",severity=~"critical|warning"}',
+        "expr": f'ALERTS{{{POOL},alertname=~"IntervenAlerts.+",alertstate="firing",severity=~"critical|warning"}}',
         "step": "60s",
         "titleFormat": "{{alertname}}",
         "textFormat": "{{channel}} {{instance}}",
@@ -575,6 +575,9 @@ def workers():
                  [(f"histogram_quantile({q}, sum by (le) "
                    f"(rate(interven_alerts_approval_latency_seconds_bucket{{{POOL}}}[1h])))", name)
                   for q, name in ((0.5, "half"), (0.9, "90 %"))], "s", lines=[(300, RED)], links=[runbook("IntervenAlertsApprovalsSlow")])
+    board.series("Answers that the firewall was not told", "Approved or denied, and not published yet: an agent waits for each.",
+                 [(f"max(interven_alerts_answers_waiting{{{POOL}}})", "answers")], "short",
+                 links=[runbook("IntervenAlertsAnswersUnpublished")])
 
     board.row("RabbitMQ itself (its plugin rabbitmq_prometheus, at /metrics/per-object)")
     queues = 'queue=~".+[.]alerts[.].+"'

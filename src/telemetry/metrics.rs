@@ -69,6 +69,9 @@ pub struct Metrics {
     pub acks_waiting: IntGauge,
     /// `approvals_total{answer,via}`: first answers to approvals.
     pub approvals: IntCounterVec,
+    /// `answers_waiting`: answers that the firewall has not been told yet, as far as this worker knows; every worker of a pool knows of
+    /// all, so take the maximum. Worry when it stays above 0: an agent waits for an answer that was given.
+    pub answers_waiting: IntGauge,
     /// `approval_latency_seconds`: from decision to first answer.
     pub approval_latency: Histogram,
     /// `config_reload_success_timestamp_seconds`: when the present configuration was taken over.
@@ -286,6 +289,10 @@ impl Metrics {
                 "Messages read and not yet acknowledged: decisions, and deliveries out of lane queues.",
             ),
             approvals: all.counters("approvals_total", "First answers to approvals.", &["answer", "via"]),
+            answers_waiting: all.gauge(
+                "answers_waiting",
+                "Answers to approvals that the firewall has not been told. Take the maximum.",
+            ),
             approval_latency: all.add(Histogram::with_opts(seconds(
                 "approval_latency_seconds",
                 "From decision to first answer.",
@@ -537,6 +544,7 @@ mod tests {
             "broker_reconnects_total 0",
             "acks_waiting 0",
             r#"approvals_total{answer="deny",via="console"} 0"#,
+            "answers_waiting 0",
             "approval_latency_seconds_count 0",
             "config_reload_success_timestamp_seconds 0",
             "config_last_reload_successful 1",
