@@ -26,6 +26,9 @@ const GRACE: Duration = Duration::from_secs(25);
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
+/// The most URLs of other workers: behind each there may be many.
+const PEERS_MAX: usize = 64;
+
 /// The variable of the environment that holds the pool's key.
 const KEY_VARIABLE: &str = "INTERVEN_ALERTS_KEY";
 
@@ -47,7 +50,7 @@ fn networks(s: &mut Settings<'_>, key: &'static str) -> Vec<IpNet> {
             networks.push(net.trunc());
         } else {
             let problem = format!("`{}` is not a network", text.escape_debug());
-            s.fault(key, problem, "write networks as \"10.0.0.0/8\" or \"fd00::/8\", addresses as \"10.0.0.1\"");
+            s.fault_shown(key, problem, "write networks as \"10.0.0.0/8\" or \"fd00::/8\", addresses as \"10.0.0.1\"");
         }
     }
     networks
@@ -85,7 +88,7 @@ fn read_broker(s: &mut Settings<'_>) -> Option<BrokerPlan> {
     if one.as_deref() == Some("embedded") {
         for key in ["prefix", "declare"] {
             if s.has(key) {
-                s.warn(key, "means nothing to the embedded broker".to_owned(), "remove it");
+                s.warn_shown(key, "means nothing to the embedded broker".to_owned(), "remove it");
             }
         }
         return Some(BrokerPlan::Embedded { prefetch, keep_decisions });
@@ -101,7 +104,7 @@ fn read_broker(s: &mut Settings<'_>) -> Option<BrokerPlan> {
     let prefix = prefix.unwrap_or_else(|| String::from("interven"));
     if prefix.len() > PREFIX_CHARS_MAX || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         let problem = format!("must be at most {PREFIX_CHARS_MAX} letters, digits, `.`, `_` and `-`");
-        s.fault("prefix", problem, "write it as prefix = \"interven\"");
+        s.fault_shown("prefix", problem, "write it as prefix = \"interven\"");
     }
     let declare = declare.unwrap_or(true);
     (!urls.is_empty()).then_some(BrokerPlan::RabbitMq { urls, prefix, prefetch, declare, keep_decisions })
@@ -142,7 +145,7 @@ pub(super) fn key(document: &mut Settings<'_>) -> Option<Key> {
     document.remember(Secret::new(text.trim()));
     let key = Key::from_text(&text);
     if let Err(error) = &key {
-        document.fault(
+        document.fault_of_variable(
             KEY_VARIABLE,
             error.to_string(),
             "make one with `openssl rand -base64 32`, the same for the whole pool",
@@ -151,31 +154,78 @@ pub(super) fn key(document: &mut Settings<'_>) -> Option<Key> {
     key.ok()
 }
 
-/// Where the HTTP side listens, and where links point.
-pub(super) fn http(document: &mut Settings<'_>, access: &AccessPlan) -> (HttpPlan, Links) {
+/// Where the HTTP side listens, which other workers there are, and where links point.
+pub(super) fn http(
+    document: &mut Settings<'_>,
+    access: &AccessPlan,
+    has_key: bool,
+) -> (HttpPlan, Vec<url::Url>, Links) {
     let read = |s: &mut Settings<'_>| {
         let listen = address(s, "listen").unwrap_or(LISTEN);
         let metrics_listen = address(s, "metrics_listen").unwrap_or(METRICS_LISTEN);
         if listen == metrics_listen && listen.port() != 0 {
             let problem = format!("`listen` is {listen}, too");
-            s.fault("metrics_listen", problem, "give metrics a port of their own");
+            s.fault_shown("metrics_listen", problem, "give metrics a port of their own");
         }
         if !listen.ip().is_loopback() && access.tokens.is_empty() {
             let hint = "add an [[access.token]]: `interven-alerts token NAME --role ROLE` prints the lines";
-            s.warn("listen", "is reachable from elsewhere, but nobody has a token".to_owned(), hint);
+            s.warn_shown("listen", "is reachable from elsewhere, but nobody has a token".to_owned(), hint);
         }
-        (HttpPlan { listen, metrics_listen }, s.link("public_url"), s.link("console_url"))
+        let written = s.has("public_url");
+        let peers = peers(s, has_key);
+        (HttpPlan { listen, metrics_listen }, peers, s.link("public_url"), s.link("console_url"), written)
     };
-    let nothing = (HttpPlan { listen: LISTEN, metrics_listen: METRICS_LISTEN }, None, None);
-    let (http, public, console) = document.table("http", read).unwrap_or(nothing);
+    let nothing = (HttpPlan { listen: LISTEN, metrics_listen: METRICS_LISTEN }, Vec::new(), None, None, false);
+    let (http, peers, public, console, written) = document.table("http", read).unwrap_or(nothing);
     let public = public.unwrap_or_else(|| {
         let url = own_url(http.listen);
-        let problem = format!("`http.public_url` is missing: links in cards point to {url}");
-        document.warn("http", problem, "set `public_url` in [http] to where analysts reach this worker");
+        // A faulty one is a fault already.
+        if !written {
+            let problem = format!("`http.public_url` is missing: links in cards point to {url}");
+            document.warn("http", problem, "set `public_url` in [http] to where analysts reach this worker");
+        }
         url
     });
     let console = console.unwrap_or_else(|| public.clone());
-    (http, Links { public, console })
+    (http, peers, Links { public, console })
+}
+
+/// The APIs of the other workers. What a caller proves who it is with is handed on to them, so nothing is guessed here.
+fn peers(s: &mut Settings<'_>, has_key: bool) -> Vec<url::Url> {
+    const HINT: &str =
+        "write it as http://HOST:PORT, where HOST is one worker, or a name that has the addresses of all of them";
+    let mut peers: Vec<url::Url> = Vec::new();
+    for (at, text) in s.texts("peers").unwrap_or_default().into_iter().enumerate() {
+        let which = at + 1;
+        let problem = match url::Url::parse(&text) {
+            Err(error) => format!("URL {which} is not a URL: {error}"),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                format!("URL {which} must begin with http:// or https://")
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                s.remember(Secret::new(url.password().unwrap_or_default()));
+                format!("URL {which} holds credentials, and workers are asked with those of whoever looks")
+            }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+                format!("URL {which} has more than a host, a port and a path")
+            }
+            Ok(url) if peers.contains(&url) => format!("URL {which} is there twice"),
+            Ok(url) => {
+                peers.push(url);
+                continue;
+            }
+        };
+        s.fault("peers", problem, HINT);
+    }
+    if peers.len() > PEERS_MAX {
+        s.fault("peers", format!("names more than {PEERS_MAX} workers"), "give one name that has the addresses of all");
+    }
+    if !peers.is_empty() && !has_key {
+        let problem =
+            format!("there is no {KEY_VARIABLE}, so no other worker knows the sessions of this one's console");
+        s.warn("peers", problem, "set it, the same for the whole pool: `openssl rand -base64 32` makes one");
+    }
+    peers
 }
 
 /// How this machine reaches `listen`.
@@ -191,8 +241,9 @@ fn address(s: &mut Settings<'_>, key: &'static str) -> Option<SocketAddr> {
     let text = s.text(key)?;
     let address = text.parse().ok();
     if address.is_none() {
-        let hint = format!("write it as {key} = \"127.0.0.1:8080\"; 0.0.0.0 or [::] listens on every interface");
-        s.fault(key, "is not an IP address with a port".to_owned(), &hint);
+        let port = if key == "listen" { LISTEN.port() } else { METRICS_LISTEN.port() };
+        let hint = format!("write it as {key} = \"127.0.0.1:{port}\"; 0.0.0.0 or [::] listens on every interface");
+        s.fault_shown(key, "is not an IP address with a port".to_owned(), &hint);
     }
     address
 }

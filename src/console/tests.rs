@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     formats::{clean::is_invisible, hostile},
-    model::{DecisionKind, Role, Severity, Timestamp},
+    model::{DeathReason, DecisionKind, Role, Severity, Timestamp},
 };
 
 /// A time long after what the tests tell of.
@@ -61,16 +61,170 @@ fn channel(text: &str, lane: Lane) -> Channel {
         lane,
         why: Some(short()),
         until: Some(When::new(now(), now())),
-        stopped_by: Some(short()),
+        since: Some(When::new(now(), now())),
+        stopped_by: Some((short(), Some(When::new(now(), now())))),
         events: vec![short(), short()],
         min_severity: short(),
         narrowed: vec![short()],
         in_file: true,
         last_success: Some(When::new(now(), now())),
-        waiting: 1,
+        waiting: (1, 2),
         delivered: 2,
+        folded: 1,
         dead: 3,
     }
+}
+
+fn fault(text: &str) -> Fault {
+    Fault { problem: Text::long(text), hint: Text::long(text) }
+}
+
+fn make(text: &str) -> Aim {
+    Aim::Make { id: text.to_owned(), faults: vec![fault(text)] }
+}
+
+/// A form with every sort of field, with something wrong in each.
+fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
+    let value = || text.to_owned();
+    let controls = [
+        Control::Line { value: value(), number: true },
+        Control::Lines { value: value(), none: true, secret: false },
+        Control::Lines { value: value(), none: false, secret: true },
+        Control::Secret { kept: Some(Text::short(text)), typed: false, url: true },
+        Control::Secret { kept: None, typed: true, url: false },
+        Control::Secret { kept: None, typed: false, url: false },
+        Control::Choice { options: vec![("HIGH", true), ("LOW", false)] },
+        Control::Several { options: vec![("DENY", true), ("ALLOW", false)] },
+        Control::Switch { on: true },
+    ];
+    let keys = ["a", "b.c", "d", "e", "f", "g", "h", "i", "j"];
+    let field = |(key, control)| FormField {
+        key,
+        label: "Label",
+        hint: "Hint.",
+        example: "like this",
+        needed: false,
+        control,
+        faults: vec![fault(text)],
+        meanwhile: Some(Text::short(text)),
+    };
+    let tried = Tried {
+        delivered: false,
+        status: Some(404),
+        reply: Text::long(text),
+        meaning: Text::long(text),
+        endpoint: Text::short(text),
+        took: String::from("12 ms"),
+    };
+    FormPage {
+        frame,
+        kind: "Slack",
+        name: "slack",
+        steps: &["Do this."],
+        aim,
+        action: String::from("/channels/soc/edit"),
+        leave: String::from("/channels/soc"),
+        version: value(),
+        sealed: value(),
+        first: keys.into_iter().zip(controls).map(field).collect(),
+        more: vec![field(("more", Control::Switch { on: false }))],
+        faults: vec![fault(text)],
+        meanwhile: Some(Text::long(text)),
+        tried: Some(tried),
+    }
+}
+
+fn letter(text: &str, reason: DeathReason) -> DeadLetter {
+    let short = || Text::short(text);
+    DeadLetter {
+        id: short(),
+        // A UUID by its type.
+        href: String::from("/dead-letters/0197a2b4-0000-7000-8000-000000000001"),
+        died: When::new(now(), now()),
+        reason: Reason(reason),
+        channel: Some(short()),
+        severity: Some(Severity::High),
+        kind: Some(DecisionKind::Deny),
+        decision: Some(short()),
+        detail: Some(Text::long(text)),
+        worker: short(),
+    }
+}
+
+fn dead_letters(text: &str, frame: &dyn Fn() -> Frame) -> [String; 4] {
+    let (short, at) = (|| Text::short(text), || When::new(now(), now()));
+    let href = || {
+        Some(format!(
+            "/dead-letters?cause={}",
+            url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
+        ))
+    };
+    let missing = || vec![Missing { worker: short(), why: Text::long(text) }];
+    let cause = |reason| Cause {
+        reason: Reason(reason),
+        channel: Some(short()),
+        detail: short(),
+        count: grouped(1_234),
+        oldest: at(),
+        newest: at(),
+        href: href().unwrap(),
+        replay: href(),
+    };
+    let doing = |progress, ended| Doing { worker: short(), what: Deed::Replay, by: short(), progress, ended };
+    let list = DeadLettersPage {
+        frame: frame(),
+        form: LetterForm {
+            channels: vec![short()],
+            channel: Some(short()),
+            reason: Some(DeathReason::Refused),
+            cause: Some(text.to_owned()),
+            decision: short(),
+            severity: Some(Severity::Low),
+            since: short(),
+            until: short(),
+            is_narrowed: true,
+        },
+        count: 1_234,
+        causes: Reason::ALL.map(cause).to_vec(),
+        more_causes: 2,
+        letters: Reason::ALL.map(|reason| letter(text, reason)).to_vec(),
+        damaged: 1,
+        older: href(),
+        newest: href(),
+        replay: href(),
+        purge: href(),
+        missing: missing(),
+        doings: vec![doing(Some((3, Some(7))), None), doing(Some((0, None)), None), doing(None, Some((short(), at())))],
+        several: true,
+    };
+    let attempt = Attempt { at: at(), outcome: short(), status: Some(503), text: Text::long(text) };
+    let page = DeadLetterPage {
+        frame: frame(),
+        letter: letter(text, DeathReason::Exhausted),
+        first: at(),
+        attempts: 3,
+        history: vec![Attempt { status: None, ..attempt.clone() }, attempt],
+        reply: Some(LastReply { at: at(), status: Some(400), text: Text::long(text) }),
+        has_channel: false,
+        decision: Some(asked(text)),
+        raw: Block::new(text),
+        raw_bytes: 7,
+        replay: href(),
+        purge: href(),
+    };
+    let confirm = |deed| ConfirmPage {
+        frame: frame(),
+        deed,
+        count: 1_234,
+        chosen: vec![("Cause", short())],
+        channels: vec![(Some(short()), grouped(1_000), false), (None, grouped(234), false)],
+        workers: vec![(short(), grouped(1_000)), (short(), grouped(234))],
+        exceptions: vec![String::from("3 of them stay.")],
+        missing: missing(),
+        fields: vec![("cause", text.to_owned())],
+        back: href().unwrap(),
+    };
+    [html(&list), html(&page), html(&confirm(Deed::Replay)), html(&confirm(Deed::Purge))]
 }
 
 /// Every page, with this text in every place that a text of others has.
@@ -91,11 +245,42 @@ fn pages(text: &str) -> Vec<String> {
         .to_vec();
     let approvals = Some(Approvals { list: list(), more: true });
     pages.push(html(&ApprovalsPage { frame: frame(), filter: Filter::All, approvals }));
-    pages.push(html(&OverviewPage { frame: frame(), waiting: list(), more_wait: true, known: true }));
-    let channels = Lane::ALL.map(|lane| channel(text, lane)).to_vec();
-    pages.push(html(&ChannelsPage { frame: frame(), channels, may_act: true }));
+    let channels = || Lane::ALL.map(|lane| channel(text, lane)).to_vec();
+    let counts = Counts { connected: false, sound: false, dead_letters: 2, decisions: 3, critical_unrouted: 1 };
+    let long = vec![Text::short("soc")];
+    pages.push(html(&OverviewPage {
+        frame: frame(),
+        waiting: list(),
+        more_wait: true,
+        known: true,
+        channels: channels(),
+        long,
+        counts,
+    }));
+    pages.push(html(&ChannelsPage { frame: frame(), channels: channels(), may_act: true, may_change: true }));
+    pages.extend(channels().into_iter().map(|channel| {
+        html(&ChannelPage {
+            frame: frame(),
+            channel,
+            policy: vec![("Rate limit", Text::short(text))],
+            attempts: vec![(Text::short(text), 3)],
+            changed: Some((Text::short(text), Some(When::new(now(), now())))),
+            shadows: true,
+            may_act: true,
+            may_change: true,
+        })
+    }));
+    let choice = Choice { name: "slack", title: "Slack", sentence: "Cards." };
+    pages.push(html(&KindsPage { frame: frame(), kinds: vec![choice] }));
+    pages.extend([make(text), Aim::Change { id: Text::short("soc") }].map(|aim| html(&form(frame(), aim, text))));
+    let (id, version) = (Text::short("soc"), text.to_owned());
+    pages.extend([0, 1, 2].map(|waits| {
+        let (id, version) = (id.clone(), version.clone());
+        html(&DeletePage { frame: frame(), id, waits, version, in_file: waits == 2 })
+    }));
     let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
     pages.push(html(&DecisionPage { frame: frame(), kind, decision: asked(text), approval }));
+    pages.extend(dead_letters(text, &frame));
     pages.push(html(&SignInPage { frame: frame(), next: text.to_owned(), refusal: Some(Text::long(text)) }));
     pages.push(html(&ContinuePage { frame: frame(), to: text.to_owned() }));
     let way = (text.to_owned(), "Back");
@@ -149,10 +334,25 @@ fn pages_load_nothing_from_elsewhere_and_run_nothing_inline() {
 #[test]
 fn every_field_that_a_person_fills_in_has_a_label() {
     for page in pages("plain") {
-        for input in page.split("<input").skip(1).map(|rest| rest.split('>').next().unwrap()) {
+        let inputs = ["<input", "<textarea", "<select"].into_iter().flat_map(|tag| page.split(tag).skip(1));
+        for input in inputs.map(|rest| rest.split('>').next().unwrap()) {
             let id = input.split("id=\"").nth(1).and_then(|rest| rest.split('"').next());
             let labelled = id.is_some_and(|id| page.contains(&format!("<label for=\"{id}\"")));
             assert!(labelled || input.contains("type=\"hidden\""), "{input}");
+        }
+    }
+}
+
+#[test]
+fn the_keyboard_goes_through_a_page_as_it_is_read() {
+    for page in pages("plain") {
+        let orders = page.split("tabindex=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for order in orders {
+            assert!(matches!(order, "0" | "-1"), "an order of its own: {order}");
+        }
+        // What a page leads to by its name is there.
+        for to in page.split("href=\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(page.contains(&format!("id=\"{to}\"")), "{to} is not in {page}");
         }
     }
 }

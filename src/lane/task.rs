@@ -40,7 +40,7 @@ use self::{folding::Folding, oldest::Sending, ready::Ready, recent::Recent, wind
 use crate::{
     broker::{Arrivals, Queue},
     channels::{BatchLimits, Channel, Occasion, Parcel},
-    lane::{Errand, LanePlan, LaneState, LaneTools, backoff::Backoff, order::Order, pace::Pace, step},
+    lane::{Errand, LanePlan, LaneState, LaneTools, backoff::Backoff, order::Order, pace::Pace, state::Told, step},
     model::{Reply, Trouble},
     telemetry::ChannelMetrics,
 };
@@ -79,7 +79,7 @@ pub(super) struct Lane {
     consuming_since: Instant,
     window: NonZeroU16,
     open: Arc<AtomicBool>,
-    announce: watch::Sender<LaneState>,
+    announce: watch::Sender<Told>,
     state: LaneState,
     failures: u32,
     pauses: u32,
@@ -119,7 +119,7 @@ pub(super) struct Doors {
     /// Whether the inbox is open at present.
     pub(super) open: Arc<AtomicBool>,
     /// Where the lane says what it does.
-    pub(super) announce: watch::Sender<LaneState>,
+    pub(super) announce: watch::Sender<Told>,
 }
 
 /// A batch that waits for company.
@@ -440,7 +440,7 @@ impl Lane {
         if let LaneState::Paused { until, why } = &state {
             warn!(channel = %self.plan.id, why, wait = ?until.saturating_duration_since(Instant::now()), "the lane is paused");
         }
-        self.announce.send_replace(state.clone());
+        self.announce.send_modify(|told| told.turn(state.clone()));
         self.state = state;
     }
 
@@ -451,7 +451,7 @@ impl Lane {
         {
             *trying = tries;
             self.metrics.show_state(self.state.index());
-            self.announce.send_replace(self.state.clone());
+            self.announce.send_modify(|told| told.turn(self.state.clone()));
         }
     }
 

@@ -144,6 +144,11 @@ impl ChannelMetrics {
         self.endings[ending as usize].get()
     }
 
+    /// How many tries had this outcome in this worker.
+    pub fn tries(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize].get()
+    }
+
     /// The dead letters of the channel that this worker has written since it started. Notices that died are left out: to tell of
     /// them would only make more of them.
     pub fn deaths(&self) -> Deaths {

@@ -277,9 +277,8 @@ impl WorkerProcess {
 
     /// The same with variables of the environment.
     pub(crate) async fn command_with(&self, arguments: &[&str], input: &str, env: &[(&str, &str)]) -> Said {
-        let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        arguments.extend([String::from("--config"), self.config().display().to_string()]);
-        run(arguments, input, env, &self.dir).await
+        // The configuration is found in its directory. A flag would count for more than a variable that names workers.
+        run(arguments.iter().map(ToString::to_string).collect(), input, env, &self.dir).await
     }
 
     /// Every dead letter in the store of the stopped worker.
