@@ -158,6 +158,7 @@ impl<'a> Settings<'a> {
     /// The value at `key`, which is from now on a key that somebody asked for. `text` says whether it may be `KEY_file`.
     fn ask(&mut self, key: &'static str, text: bool) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.push((key, text));
+        self.notes.asked.borrow_mut().insert(self.path_of(key));
         self.table.get(key)
     }
 
