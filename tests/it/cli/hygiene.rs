@@ -11,7 +11,7 @@ use std::{
 use nix::pty::{Winsize, openpty};
 
 use super::event;
-use crate::support::worker::run_plain;
+use crate::support::worker::{run, run_plain};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_interven-alerts");
 
@@ -99,6 +99,19 @@ async fn a_wide_table_is_cut_to_a_terminal_and_whole_everywhere_else() {
     let lines: Vec<&str> = seen.lines().collect();
     assert!(lines.len() == 2 && lines.iter().all(|line| line.trim_end().chars().count() <= 100), "{seen:?}");
     assert!(lines[1].trim_end().ends_with("..."), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn help_shows_no_value_of_the_environment_that_may_hold_a_password() {
+    let dir = room();
+    let env = [("INTERVEN_ALERTS_SERVER", "http://me:hush-hush@127.0.0.1:9"), ("INTERVEN_ALERTS_TOKEN", "hush-hush")];
+    for line in
+        ["channels list --help", "dead-letters replay -h", "channels list", "publish decisions.ndjson", "explain -"]
+    {
+        let said = run(line.split(' ').map(str::to_owned).collect(), &event("hush"), &env, dir.path()).await;
+        assert!(!said.out.contains("hush-hush") && !said.err.contains("hush-hush"), "`{line}`: {said:?}");
+        assert!(!line.contains("-h") || said.out.contains("INTERVEN_ALERTS_SERVER"), "`{line}`: {said:?}");
+    }
 }
 
 /// The writing end of a pipe that nobody reads any more.
