@@ -50,7 +50,9 @@ impl House {
         let key = Key::random().unwrap();
         let pair = [Self::open_with(key.clone()).await, Self::open_with(key).await];
         let urls: Vec<String> = pair.iter().map(|house| format!("http://{}", house.doors.api)).collect();
-        pair.iter().for_each(|house| house.meet(&urls));
+        for house in &pair {
+            house.meet(&urls);
+        }
         pair
     }
 

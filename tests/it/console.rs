@@ -1,4 +1,5 @@
 //! The console in a real browser, against a real worker.
 
 mod approving;
+mod dead_letters;
 mod operating;

@@ -139,7 +139,7 @@ pub(super) async fn show(
         text: Text::long(&attempt.text),
     });
     let history = history.collect();
-    let reply = letter.last_reply.as_ref().map(|reply| console::LastReply {
+    let last = letter.last_reply.as_ref().map(|reply| console::LastReply {
         at: When::new(reply.at, now),
         status: reply.status,
         text: Text::long(&reply.text),
@@ -157,7 +157,7 @@ pub(super) async fn show(
             first: When::new(letter.first_at, now),
             attempts: letter.attempts,
             history,
-            reply,
+            reply: last,
             has_channel: letter.channel.as_ref().is_some_and(|channel| has_channel(&gate, channel)),
             decision: decision.map(|decision| asked(&decision, now)),
             raw,

@@ -265,7 +265,7 @@ impl Errand {
         if !self.order.dry_run {
             self.doing.send_modify(|doing| {
                 if let Some(doing) = doing {
-                    change(doing)
+                    change(doing);
                 }
             });
         }

@@ -27,6 +27,7 @@ use crate::{
         guard::{Caller, Gate},
         pool::orders::{Done, Tally, Wish},
     },
+    model::Timestamp,
     workers::Credential,
 };
 
@@ -114,7 +115,9 @@ async fn rehearse(
     let mut report = ReplayReport::default();
     let mut sentences = Vec::new();
     for Done { name, summary, trouble } in done {
-        summary.iter().for_each(|summary| report.add(&summary.report.replay));
+        if let Some(summary) = summary {
+            report.add(&summary.report.replay);
+        }
         sentences.extend(trouble.map(|trouble| format!("{name} could not look at them: {}.", super::why(&trouble))));
     }
     let ReplayReport { skipped_expired, skipped_no_channel, failed, unreadable, .. } = report;
@@ -216,8 +219,8 @@ fn chosen(filter: &LetterFilter) -> Vec<(&'static str, Text)> {
         ("Cause", cause.clone()),
         ("Decision", decision.clone()),
         ("Severity", severity.map(|severity| severity.to_string())),
-        ("Died since", since.map(|since| since.for_people())),
-        ("Died before", until.map(|until| until.for_people())),
+        ("Died since", since.map(Timestamp::for_people)),
+        ("Died before", until.map(Timestamp::for_people)),
     ];
     pairs.into_iter().filter_map(|(what, which)| Some((what, Text::short(&which?)))).collect()
 }
