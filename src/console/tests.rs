@@ -61,14 +61,16 @@ fn channel(text: &str, lane: Lane) -> Channel {
         lane,
         why: Some(short()),
         until: Some(When::new(now(), now())),
-        stopped_by: Some(short()),
+        since: Some(When::new(now(), now())),
+        stopped_by: Some((short(), Some(When::new(now(), now())))),
         events: vec![short(), short()],
         min_severity: short(),
         narrowed: vec![short()],
         in_file: true,
         last_success: Some(When::new(now(), now())),
-        waiting: 1,
+        waiting: (1, 2),
         delivered: 2,
+        folded: 1,
         dead: 3,
     }
 }
@@ -166,6 +168,65 @@ fn dead_letters(text: &str, frame: &dyn Fn() -> Frame) -> [String; 4] {
     [html(&list), html(&page), html(&confirm(Deed::Replay)), html(&confirm(Deed::Purge))]
 }
 
+fn fault(text: &str) -> Fault {
+    Fault { problem: Text::long(text), hint: Text::long(text) }
+}
+
+fn make(text: &str) -> Aim {
+    Aim::Make { id: text.to_owned(), faults: vec![fault(text)] }
+}
+
+/// A form with every sort of field, with something wrong in each.
+fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
+    let value = || text.to_owned();
+    let controls = [
+        Control::Line { value: value(), number: true },
+        Control::Lines { value: value(), none: true, secret: false },
+        Control::Lines { value: value(), none: false, secret: true },
+        Control::Secret { kept: Some(Text::short(text)), typed: false, url: true },
+        Control::Secret { kept: None, typed: true, url: false },
+        Control::Secret { kept: None, typed: false, url: false },
+        Control::Choice { options: vec![("HIGH", true), ("LOW", false)] },
+        Control::Several { options: vec![("DENY", true), ("ALLOW", false)] },
+        Control::Switch { on: true },
+    ];
+    let keys = ["a", "b.c", "d", "e", "f", "g", "h", "i", "j"];
+    let field = |(key, control)| FormField {
+        key,
+        label: "Label",
+        hint: "Hint.",
+        example: "like this",
+        needed: false,
+        control,
+        faults: vec![fault(text)],
+        meanwhile: Some(Text::short(text)),
+    };
+    let tried = Tried {
+        delivered: false,
+        status: Some(404),
+        reply: Text::long(text),
+        meaning: Text::long(text),
+        endpoint: Text::short(text),
+        took: String::from("12 ms"),
+    };
+    FormPage {
+        frame,
+        kind: "Slack",
+        name: "slack",
+        steps: &["Do this."],
+        aim,
+        action: String::from("/channels/soc/edit"),
+        leave: String::from("/channels/soc"),
+        version: value(),
+        sealed: value(),
+        first: keys.into_iter().zip(controls).map(field).collect(),
+        more: vec![field(("more", Control::Switch { on: false }))],
+        faults: vec![fault(text)],
+        meanwhile: Some(Text::long(text)),
+        tried: Some(tried),
+    }
+}
+
 /// Every page, with this text in every place that a text of others has.
 fn pages(text: &str) -> Vec<String> {
     let frame = || Frame {
@@ -184,9 +245,39 @@ fn pages(text: &str) -> Vec<String> {
         .to_vec();
     let approvals = Some(Approvals { list: list(), more: true });
     pages.push(html(&ApprovalsPage { frame: frame(), filter: Filter::All, approvals }));
-    pages.push(html(&OverviewPage { frame: frame(), waiting: list(), more_wait: true, known: true }));
-    let channels = Lane::ALL.map(|lane| channel(text, lane)).to_vec();
-    pages.push(html(&ChannelsPage { frame: frame(), channels, may_act: true }));
+    let channels = || Lane::ALL.map(|lane| channel(text, lane)).to_vec();
+    let counts = Counts { connected: false, sound: false, dead_letters: 2, decisions: 3, critical_unrouted: 1 };
+    let long = vec![Text::short("soc")];
+    pages.push(html(&OverviewPage {
+        frame: frame(),
+        waiting: list(),
+        more_wait: true,
+        known: true,
+        channels: channels(),
+        long,
+        counts,
+    }));
+    pages.push(html(&ChannelsPage { frame: frame(), channels: channels(), may_act: true, may_change: true }));
+    pages.extend(channels().into_iter().map(|channel| {
+        html(&ChannelPage {
+            frame: frame(),
+            channel,
+            policy: vec![("Rate limit", Text::short(text))],
+            attempts: vec![(Text::short(text), 3)],
+            changed: Some((Text::short(text), Some(When::new(now(), now())))),
+            shadows: true,
+            may_act: true,
+            may_change: true,
+        })
+    }));
+    let choice = Choice { name: "slack", title: "Slack", sentence: "Cards." };
+    pages.push(html(&KindsPage { frame: frame(), kinds: vec![choice] }));
+    pages.extend([make(text), Aim::Change { id: Text::short("soc") }].map(|aim| html(&form(frame(), aim, text))));
+    let (id, version) = (Text::short("soc"), text.to_owned());
+    pages.extend([0, 1, 2].map(|waits| {
+        let (id, version) = (id.clone(), version.clone());
+        html(&DeletePage { frame: frame(), id, waits, version, in_file: waits == 2 })
+    }));
     let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
     pages.push(html(&DecisionPage { frame: frame(), kind, decision: asked(text), approval }));
     pages.extend(dead_letters(text, &frame));
@@ -243,10 +334,25 @@ fn pages_load_nothing_from_elsewhere_and_run_nothing_inline() {
 #[test]
 fn every_field_that_a_person_fills_in_has_a_label() {
     for page in pages("plain") {
-        for input in page.split("<input").skip(1).map(|rest| rest.split('>').next().unwrap()) {
+        let inputs = ["<input", "<textarea", "<select"].into_iter().flat_map(|tag| page.split(tag).skip(1));
+        for input in inputs.map(|rest| rest.split('>').next().unwrap()) {
             let id = input.split("id=\"").nth(1).and_then(|rest| rest.split('"').next());
             let labelled = id.is_some_and(|id| page.contains(&format!("<label for=\"{id}\"")));
             assert!(labelled || input.contains("type=\"hidden\""), "{input}");
+        }
+    }
+}
+
+#[test]
+fn the_keyboard_goes_through_a_page_as_it_is_read() {
+    for page in pages("plain") {
+        let orders = page.split("tabindex=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for order in orders {
+            assert!(matches!(order, "0" | "-1"), "an order of its own: {order}");
+        }
+        // What a page leads to by its name is there.
+        for to in page.split("href=\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(page.contains(&format!("id=\"{to}\"")), "{to} is not in {page}");
         }
     }
 }
