@@ -6,7 +6,9 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::json;
 
-use super::{Failure, Global, Shell, channels_running, channels_test, config_file, place::Place, runtime, server, table};
+use super::{
+    Failure, Global, Shell, channels_running, channels_test, config_file, place::Place, runtime, server, table,
+};
 use crate::{
     config::{Plan, View, view},
     lane::HttpPost,

@@ -19,13 +19,7 @@ use serde::Serialize;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Exit, Failure, Global, Shell, config_file, is_loopback,
-    place::Place,
-    runtime,
-    server,
-    url_argument,
-};
+use super::{Exit, Failure, Global, Shell, config_file, is_loopback, place::Place, runtime, server, url_argument};
 use crate::{
     app,
     broker::{Broker, Destination, Message},

@@ -72,6 +72,7 @@ fn channel(text: &str, lane: Lane) -> Channel {
         delivered: 2,
         folded: 1,
         dead: 3,
+        seen: Some(short()),
     }
 }
 
@@ -246,6 +247,7 @@ fn pages(text: &str) -> Vec<String> {
     let approvals = Some(Approvals { list: list(), more: true });
     pages.push(html(&ApprovalsPage { frame: frame(), filter: Filter::All, approvals }));
     let channels = || Lane::ALL.map(|lane| channel(text, lane)).to_vec();
+    let views = || Views { workers: 2, missing: vec![Missing { worker: Text::short(text), why: Text::long(text) }] };
     let counts = Counts { connected: false, sound: false, dead_letters: 2, decisions: 3, critical_unrouted: 1 };
     let long = vec![Text::short("soc")];
     pages.push(html(&OverviewPage {
@@ -255,13 +257,21 @@ fn pages(text: &str) -> Vec<String> {
         known: true,
         channels: channels(),
         long,
+        views: views(),
         counts,
     }));
-    pages.push(html(&ChannelsPage { frame: frame(), channels: channels(), may_act: true, may_change: true }));
+    pages.push(html(&ChannelsPage {
+        frame: frame(),
+        channels: channels(),
+        views: views(),
+        may_act: true,
+        may_change: true,
+    }));
     pages.extend(channels().into_iter().map(|channel| {
         html(&ChannelPage {
             frame: frame(),
             channel,
+            views: views(),
             policy: vec![("Rate limit", Text::short(text))],
             attempts: vec![(Text::short(text), 3)],
             changed: Some((Text::short(text), Some(When::new(now(), now())))),

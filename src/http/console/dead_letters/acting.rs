@@ -16,13 +16,16 @@ use axum::{
 use super::{
     PATH,
     choice::{self, Choice},
-    has_channel, missing, not_understood,
+    has_channel, not_understood,
 };
 use crate::{
     console::{self, ConfirmPage, Section, Text, Tone, grouped},
     dead_letters::{LetterFilter, ReplayReport},
     http::{
-        console::{Visit, fields, lead},
+        console::{
+            Visit, fields, lead,
+            views::{missing, why},
+        },
         dead_letters::errand::Deed,
         guard::{Caller, Gate},
         pool::orders::{Done, Tally, Wish},
@@ -118,7 +121,7 @@ async fn rehearse(
         if let Some(summary) = summary {
             report.add(&summary.report.replay);
         }
-        sentences.extend(trouble.map(|trouble| format!("{name} could not look at them: {}.", super::why(&trouble))));
+        sentences.extend(trouble.map(|trouble| format!("{name} could not look at them: {}.", why(&trouble))));
     }
     let ReplayReport { skipped_expired, skipped_no_channel, failed, unreadable, .. } = report;
     let parts = [
@@ -175,7 +178,7 @@ fn told(deed: Deed, done: &[Done]) -> (Tone, String) {
             purged += summary.report.purged;
             failures.extend(summary.stopped.as_ref().map(|why| format!("{name} stopped before its end: {why}")));
         }
-        failures.extend(trouble.as_ref().map(|trouble| format!("{name}: {}", super::why(trouble))));
+        failures.extend(trouble.as_ref().map(|trouble| format!("{name}: {}", why(trouble))));
     }
     let letters =
         |count: u64| format!("{} {}", grouped(count), if count == 1 { "dead letter" } else { "dead letters" });
