@@ -59,7 +59,7 @@ async fn an_admin_finds_why_letters_died_opens_one_and_replays_them_when_the_end
     // By the keyboard's way: the form narrows the list.
     browser.type_into("#reason", "exhausted").await;
     browser.click("#narrow").await;
-    browser.until("3 dead letters of these").await;
+    browser.until("3 dead letters found").await;
     browser.picture("narrowed").await;
 
     browser.click("td .button[href^='/dead-letters/0']").await;
