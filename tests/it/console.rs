@@ -2,5 +2,6 @@
 
 mod alerting;
 mod approving;
+mod dead_letters;
 mod forms;
 mod operating;
