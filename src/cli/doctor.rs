@@ -88,7 +88,7 @@ async fn examine(plan: &Plan, clock: Clock) -> Vec<Finding> {
     let mut findings =
         vec![Finding::new("configuration", Health::Well, format!("{} channels", plan.channels.len()), "")];
     findings.push(store(plan, clock));
-    findings.push(broker(plan, clock).await);
+    findings.extend(broker(plan, clock).await);
     crate::tls::install();
     match HttpPost::new(Arc::new(plan.egress.clone()), clock) {
         Ok(post) => {
@@ -150,27 +150,33 @@ fn store(plan: &Plan, clock: Clock) -> Finding {
     }
 }
 
-async fn broker(plan: &Plan, clock: Clock) -> Finding {
+async fn broker(plan: &Plan, clock: Clock) -> Vec<Finding> {
     let tracker = TaskTracker::new();
     match app::connect(plan, clock, &tracker).await {
         Ok(broker) => {
+            let lacking = broker.lacking();
             broker.close().await;
             let says = match &plan.broker {
                 BrokerPlan::RabbitMq { prefix, declare: true, .. } => {
                     format!("connected; every exchange, queue and log of `{prefix}` is there or was made")
                 }
                 BrokerPlan::RabbitMq { prefix, declare: false, .. } => {
-                    format!("connected; every exchange, queue and log of `{prefix}` is there")
+                    format!("connected; every exchange, queue and log of `{prefix}` that a worker needs is there")
                 }
                 BrokerPlan::Embedded { .. } => String::from("the embedded broker opens"),
             };
-            Finding::new("broker", Health::Well, says, "")
+            let hint = "the worker works without it; make it as the README's table says to have what it is for";
+            let without = |name| Finding::new("broker", Health::Doubtful, format!("`{name}` is not there"), hint);
+            [Finding::new("broker", Health::Well, says, "")]
+                .into_iter()
+                .chain(lacking.into_iter().map(without))
+                .collect()
         }
         Err(error) => {
             let causes = Failure::of(&error).causes.join(": ");
             let embedded = matches!(plan.broker, BrokerPlan::Embedded { .. });
             let health = if embedded { Health::Doubtful } else { Health::Ill };
-            Finding::new("broker", health, format!("{error}: {causes}"), error.hint())
+            vec![Finding::new("broker", health, format!("{error}: {causes}"), error.hint())]
         }
     }
 }

@@ -13,19 +13,22 @@ pub enum Section {
     Overview,
     /// What is asked for.
     Approvals,
+    /// What was decided, and who was told.
+    Decisions,
     /// Where decisions go.
     Channels,
 }
 
 impl Section {
     /// Every part, in order.
-    pub const ALL: [Self; 3] = [Self::Overview, Self::Approvals, Self::Channels];
+    pub const ALL: [Self; 4] = [Self::Overview, Self::Approvals, Self::Decisions, Self::Channels];
 
     /// What people call it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Overview => "Overview",
             Self::Approvals => "Approvals",
+            Self::Decisions => "Decisions",
             Self::Channels => "Channels",
         }
     }
@@ -35,6 +38,7 @@ impl Section {
         match self {
             Self::Overview => "/",
             Self::Approvals => "/approvals",
+            Self::Decisions => "/decisions",
             Self::Channels => "/channels",
         }
     }

@@ -19,22 +19,26 @@ mod frame;
 mod moment;
 mod notices;
 mod overview;
+mod raw;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use askama::Template;
 
+use approvals::severity_look;
+
 use crate::channels::Links;
 
 pub use approvals::{Answer, Approval, ApprovalPage, Approvals, ApprovalsPage, Asked, Filter, Standing};
 pub use assets::{Asset, asset};
 pub use channels::{Channel, ChannelsPage, Lane};
-pub use decisions::DecisionPage;
+pub use decisions::{Became, DecisionPage, Decisions, DecisionsPage, Last, Outcome, Row, Search, Told};
 pub use frame::{Flash, Frame, Section, Tone, Viewer};
 pub use moment::{When, spelled};
 pub use notices::{ContinuePage, NoticePage, SignInPage};
 pub use overview::OverviewPage;
+pub use raw::Raw;
 pub use text::Text;
 
 /// The HTML of a page.

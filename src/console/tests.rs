@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     formats::{clean::is_invisible, hostile},
-    model::{DecisionKind, Role, Severity, Timestamp},
+    model::{DecisionKind, Ending, Role, Severity, Timestamp},
 };
 
 /// A time long after what the tests tell of.
@@ -73,6 +73,87 @@ fn channel(text: &str, lane: Lane) -> Channel {
     }
 }
 
+fn became(text: &str) -> [Became; 4] {
+    let at = || Some(When::new(now(), now()));
+    let outcomes = [
+        Outcome::Ended(Ending::Delivered),
+        Outcome::Ended(Ending::Folded),
+        Outcome::Ended(Ending::Dead),
+        Outcome::Waiting(Some(Lane::Held)),
+        Outcome::Waiting(None),
+        Outcome::NotRecorded,
+        Outcome::Unknown,
+    ];
+    let told = |outcome| Told {
+        channel: Text::short("soc"),
+        outcome,
+        at: at(),
+        late: Some(String::from("12 ms")),
+        tries: Some(3),
+        reason: Some("refused"),
+        letters: Some(decision_path(text)),
+    };
+    [Became::Unrouted, Became::NotRecorded, Became::Unknown, Became::To(outcomes.map(told).to_vec(), false)]
+}
+
+fn decisions_pages(text: &str, frame: impl Fn() -> Frame) -> Vec<String> {
+    let short = || Text::short(text);
+    let row = |became| Row {
+        href: decision_path(text),
+        time: When::new(now(), now()),
+        kind: DecisionKind::Deny,
+        severity: Severity::Critical,
+        agent: short(),
+        tool: short(),
+        operation: Some(short()),
+        title: Some(short()),
+        became,
+    };
+    let search = || Search {
+        since: short(),
+        until: short(),
+        last: Some(Last::Day),
+        kinds: vec![DecisionKind::Deny],
+        severity: Some(Severity::High),
+        agent: short(),
+        tool: short(),
+        id: short(),
+        rest: decision_path(text),
+    };
+    let found = || Decisions {
+        list: became(text).map(row).to_vec(),
+        older: Some(decision_path(text)),
+        newest: Some(decision_path(text)),
+        complete: false,
+        looked_back_to: Some(When::new(now(), now())),
+    };
+    let page = |found, live| {
+        html(&DecisionsPage {
+            frame: frame(),
+            search: search(),
+            found,
+            live,
+            exports: vec![("csv", decision_path(text))],
+        })
+    };
+    let mut pages = vec![page(Ok(found()), Some(5)), page(Err((Text::long(text), Text::long(text))), None)];
+    for became in became(text) {
+        let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
+        let raw = Raw::of(format!("{{\"a\":{}}}", serde_json::Value::from(text)).as_bytes());
+        let routed_at = Some(When::new(now(), now()));
+        pages.push(html(&DecisionPage {
+            frame: frame(),
+            kind,
+            decision: asked(text),
+            approval,
+            became,
+            routed_at,
+            raw,
+        }));
+    }
+    pages
+}
+
 /// Every page, with this text in every place that a text of others has.
 fn pages(text: &str) -> Vec<String> {
     let frame = || Frame {
@@ -94,8 +175,7 @@ fn pages(text: &str) -> Vec<String> {
     pages.push(html(&OverviewPage { frame: frame(), waiting: list(), more_wait: true, known: true }));
     let channels = Lane::ALL.map(|lane| channel(text, lane)).to_vec();
     pages.push(html(&ChannelsPage { frame: frame(), channels, may_act: true }));
-    let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
-    pages.push(html(&DecisionPage { frame: frame(), kind, decision: asked(text), approval }));
+    pages.extend(decisions_pages(text, frame));
     pages.push(html(&SignInPage { frame: frame(), next: text.to_owned(), refusal: Some(Text::long(text)) }));
     pages.push(html(&ContinuePage { frame: frame(), to: text.to_owned() }));
     let way = (text.to_owned(), "Back");

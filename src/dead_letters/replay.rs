@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Burial, DeadLetter, DeadLetterError, LetterId, Store};
 use crate::{
     broker::{Broker, Destination, Message, Queue},
+    delivery_log::DeliveryLog,
     model::{ChannelId, Clock, Decision, Delivery, Timestamp},
 };
 
@@ -131,10 +132,21 @@ pub struct Replay<'a> {
     pub broker: &'a dyn Broker,
     /// Whether a channel is in the configuration.
     pub known: &'a (dyn Fn(&ChannelId) -> bool + Sync),
+    /// Where it is written down that they were sent again.
+    pub deliveries: &'a DeliveryLog,
     /// What time it is.
     pub clock: Clock,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+}
+
+/// A letter that is to be published.
+struct Ready {
+    id: LetterId,
+    burial: Burial,
+    channel: Option<ChannelId>,
+    decision_id: Option<String>,
+    message: Message,
 }
 
 impl Replay<'_> {
@@ -167,7 +179,8 @@ impl Replay<'_> {
                     Ok(kept) => match plan(&kept.letter, |channel| (self.known)(channel), self.clock.now()) {
                         Plan::Publish(message) => {
                             bytes += message.body.len();
-                            batch.push((*id, kept.burial, kept.letter.channel, message));
+                            let (burial, DeadLetter { channel, decision_id, .. }) = (kept.burial, kept.letter);
+                            batch.push(Ready { id: *id, burial, channel, decision_id, message });
                         }
                         Plan::Skip(skip) => report.skip(*id, skip),
                     },
@@ -187,22 +200,22 @@ impl Replay<'_> {
         Ok(report)
     }
 
-    async fn publish(
-        &self,
-        letters: Vec<(LetterId, Burial, Option<ChannelId>, Message)>,
-        report: &mut ReplayReport,
-    ) -> Result<(), DeadLetterError> {
+    async fn publish(&self, letters: Vec<Ready>, report: &mut ReplayReport) -> Result<(), DeadLetterError> {
         // Asked for together, so that the broker's publisher can confirm them together.
         let confirms =
-            letters.iter().filter(|_| !self.dry_run).map(|(_, _, _, message)| self.broker.publish(message.clone()));
+            letters.iter().filter(|_| !self.dry_run).map(|letter| self.broker.publish(letter.message.clone()));
         let mut confirms = join_all(confirms).await.into_iter();
         let mut confirmed = Vec::new();
-        for (id, burial, channel, _) in letters {
+        let now = self.clock.now();
+        for Ready { id, burial, channel, decision_id, .. } in letters {
             if let Some(Err(error)) = confirms.next() {
                 report.fail(id, || error.to_string());
                 continue;
             }
             report.replayed += 1;
+            if let (Some(decision), Some(channel), false) = (&decision_id, &channel, self.dry_run) {
+                self.deliveries.sent_again(decision, channel, now);
+            }
             *report.by_channel.entry(channel).or_default() += 1;
             confirmed.push((id, burial));
         }

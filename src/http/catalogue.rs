@@ -91,6 +91,7 @@ pub(super) static ROUTES: &[Route] = &[
     page(Method::POST, "/channels/{id}/test", ACT, "test a channel"),
     page(Method::POST, "/channels/{id}/pause", ACT, "pause a channel"),
     page(Method::POST, "/channels/{id}/resume", ACT, "resume a channel"),
+    page(Method::GET, "/decisions", LOOK, "look at decisions"),
     page(Method::GET, "/decisions/{id}", LOOK, "look at decisions"),
     page(Method::GET, "/assets/{name}", Who::Everybody, "load the console's look"),
 ];

@@ -69,6 +69,8 @@ impl House {
             store,
             broker: Arc::clone(&broker),
             exporter: exporter(&broker, dir.path(), &tracker),
+            deliveries: crate::delivery_log::DeliveryLog::none(),
+            accounts: crate::delivery_log::Reader::new(Arc::clone(&broker), Clock::System, false),
             draining: draining.clone(),
             closing: closing.clone(),
             key: Some(key),

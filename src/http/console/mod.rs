@@ -54,6 +54,7 @@ pub(super) fn routes(gate: Gate) -> Router {
         .route("/channels/{id}/test", post(channels::test))
         .route("/channels/{id}/pause", post(channels::pause))
         .route("/channels/{id}/resume", post(channels::resume))
+        .route("/decisions", get(decisions::list))
         .route("/decisions/{id}", get(decisions::show))
         .route("/assets/{name}", get(asset))
         .with_state(gate)
