@@ -222,6 +222,10 @@ async fn a_broker_that_is_killed_holds_up_no_delivery_and_what_became_of_it_is_t
         eventually("the endpoint has them", Duration::from_mins(1), async || (taken() >= count).then_some(())).await;
     };
     has(40).await;
+    rabbit.remember_queues().await;
+    // Once more, because that took its time.
+    firewall.publish_surely(&[decision("last", "DENY", "HIGH")], PATIENCE).await;
+    has(41).await;
     rabbit.crash();
     eventually("the worker misses the broker", Duration::from_mins(1), async || {
         (worker.metrics().await.sum("broker_connected", &[]) == 0).then_some(())
@@ -229,8 +233,8 @@ async fn a_broker_that_is_killed_holds_up_no_delivery_and_what_became_of_it_is_t
     .await;
     tokio::task::block_in_place(|| rabbit.boot());
     firewall.publish_surely(&after, Duration::from_mins(1)).await;
-    has(80).await;
-    let ids = (0..40).flat_map(|n| [format!("before-{n}"), format!("after-{n}")]);
+    has(81).await;
+    let ids = (0..40).flat_map(|n| [format!("before-{n}"), format!("after-{n}")]).chain([String::from("last")]);
     let expected: Told = ids.map(|id| (id, BTreeMap::from([("siem".into(), "delivered".into())]))).collect();
     until_told(&worker, "limit=100", &expected).await;
     assert_eq!(worker.metrics().await.sum("delivery_records_lost_total", &[]), 0);

@@ -2,3 +2,4 @@
 
 mod approving;
 mod operating;
+mod searching;
