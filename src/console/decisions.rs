@@ -275,6 +275,13 @@ pub struct DecisionPage {
 }
 
 impl DecisionPage {
+    fn some_wait(&self) -> bool {
+        match &self.became {
+            Became::To(told, _) => told.iter().any(|told| matches!(told.outcome, Outcome::Waiting(_))),
+            Became::Unrouted | Became::NotRecorded | Became::Unknown => false,
+        }
+    }
+
     /// What the live part says, for those who do not see it.
     fn says(&self) -> String {
         match &self.became {

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use uuid::Uuid;
 
@@ -90,6 +90,12 @@ pub enum Became {
 }
 
 impl Account {
+    /// One that was routed, and of which nothing else is known.
+    #[cfg(test)]
+    pub(crate) fn routed(at: Timestamp, channels: impl Iterator<Item = ChannelId>) -> Self {
+        Self { routed_at: Some(at), channels: channels.map(|channel| (channel, Fate::default())).collect() }
+    }
+
     /// The channels that it was routed to, or has ended in, by their ids.
     pub fn channels(&self) -> impl Iterator<Item = (&ChannelId, Became)> {
         self.channels.iter().map(|(channel, fate)| (channel, fate.became(self.routed_at)))
@@ -171,7 +177,7 @@ impl Reader {
             };
             let start = Start::At(oldest.min(self.clock.now()).minus(ahead));
             found.complete = self.read(start, deadline, &mut found.accounts).await?;
-            if found.accounts.values().all(|account| account.routed_at.is_some()) {
+            if !found.complete || found.accounts.values().all(|account| account.routed_at.is_some()) {
                 break;
             }
         }
@@ -188,7 +194,8 @@ impl Reader {
     ) -> Result<bool, BrokerError> {
         let id = Uuid::now_v7();
         let message = Message { to: Destination::Log(Log::Deliveries), id: id.to_string(), body: mark(id) };
-        let marked = matches!(timeout(MARK_MAX, self.broker.publish(message)).await, Ok(Ok(())));
+        let patience = deadline.min(Instant::now() + MARK_MAX);
+        let marked = matches!(timeout_at(patience, self.broker.publish(message)).await, Ok(Ok(())));
         let end = if marked { End::Follow } else { End::Present };
         let mut records = self.broker.read(Log::Deliveries, start, end);
         loop {

@@ -16,11 +16,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{ExportError, Exporter, SKEW_MAX, glance::Glance, query::Query};
 use crate::{
-    broker::{End, Log, Record, Start},
+    broker::{BrokerError, End, Log, Record, Start},
     model::Timestamp,
 };
 
@@ -38,6 +38,9 @@ const GAP_MAX: u64 = 16;
 
 /// How long is looked, all looks together. The first one is always done.
 const LOOK_MAX: Duration = Duration::from_secs(8);
+
+/// How long the first look may take: a broker that is slow gives something by then, and one that is away never does.
+const FIRST_MAX: Duration = Duration::from_secs(20);
 
 /// How much later than `until` decisions must be, so many in a row, before it is taken that those of before have come in.
 const LATE: Duration = Duration::from_mins(10);
@@ -164,7 +167,7 @@ impl Exporter {
             (top, whole) = (offset, true);
         } else {
             let look;
-            (look, whole) = self.newest(query, page.room(), deadline).await?;
+            (look, whole) = in_time(self.newest(query, page.room(), deadline)).await?;
             let Some(first) = look.first else { return Ok(page.page(None, whole)) };
             let all = first == 0 || (query.until().is_none() && look.records + step / 8 + GAP_MAX < step);
             let full = page.add(look, all);
@@ -174,7 +177,7 @@ impl Exporter {
             (top, step) = (first, step * STEP_GROWTH);
         }
         let floor = match query.since() {
-            Some(since) => self.first_since(since, top).await?,
+            Some(since) => in_time(self.first_since(since, top)).await?,
             None => Some(0),
         };
         let Some(floor) = floor.filter(|floor| *floor < top) else { return Ok(page.page(None, whole)) };
@@ -182,9 +185,12 @@ impl Exporter {
         loop {
             let from = top.saturating_sub(step).max(floor);
             let looking = self.look(Start::Offset(from), top, query, page.room());
-            let look = if std::mem::take(&mut first) { Ok(looking.await) } else { timeout_at(deadline, looking).await };
-            let Ok(look) = look else { return Ok(page.page(Some(top), false)) };
-            let look = look?;
+            let look = if std::mem::take(&mut first) {
+                in_time(looking).await?
+            } else {
+                let Ok(look) = timeout_at(deadline, looking).await else { return Ok(page.page(Some(top), false)) };
+                look?
+            };
             let all = from <= floor || look.first.is_none_or(|first| first > from + GAP_MAX);
             let full = page.add(look, all);
             if full.is_some() || all {
@@ -255,6 +261,16 @@ impl Exporter {
         // A broker that is being closed ends its logs without a word.
         if self.is_stopping() { Err(ExportError::Stopping) } else { Ok(()) }
     }
+}
+
+/// What a first look gives, if that is within [`FIRST_MAX`].
+async fn in_time<T>(look: impl Future<Output = Result<T, ExportError>>) -> Result<T, ExportError> {
+    let late = |_| BrokerError {
+        what: format!("the decisions log gives nothing within {} s", FIRST_MAX.as_secs()),
+        hint: "check that the broker runs, and look at its log",
+        source: None,
+    };
+    timeout(FIRST_MAX, look).await.map_err(late)?
 }
 
 #[cfg(test)]

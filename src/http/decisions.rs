@@ -237,3 +237,70 @@ fn delivery_as_json(delivery: &Delivery, time: Timestamp) -> Value {
         Standing::Unknown => json!({"channel": channel, "state": "unknown"}),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix_millis(1_000 * second)
+    }
+
+    #[test]
+    fn a_delivery_waits_only_for_as_long_as_its_channel_lets_it() {
+        // Goal: "waiting" is never said of what cannot wait any more.
+        let [soc, gone] = ["soc", "gone"].map(|id| id.parse::<ChannelId>().unwrap());
+        let lanes = |now| Lanes {
+            lanes: HashMap::from([(soc.clone(), (Some("held"), Duration::from_hours(2)))]),
+            now: at(now),
+        };
+        let waiting = |lane| Standing::Waiting { since: Some(at(0)), lane };
+        let hour = 3_600;
+        for (channel, now, standing) in [
+            (&soc, 1, waiting(Some("held"))),
+            (&soc, 3 * hour, waiting(Some("held"))),
+            (&soc, 3 * hour + 1, Standing::NotRecorded),
+            (&gone, 3 * hour + 1, waiting(None)),
+            (&gone, 25 * hour + 1, Standing::NotRecorded),
+        ] {
+            assert_eq!(lanes(now).waiting(channel, Some(at(0))), standing, "{channel} at {now}");
+        }
+        assert_eq!(lanes(1).waiting(&soc, None), Standing::NotRecorded, "since when is not recorded");
+    }
+
+    #[test]
+    fn what_is_not_known_is_said_to_be_unknown_and_what_is_not_there_not_recorded() {
+        let lanes = Lanes { lanes: HashMap::new(), now: at(1) };
+        let accounts = |complete| Accounts { complete, ..Accounts::default() };
+        assert_eq!(lanes.told("d", None), Told::Unknown);
+        assert_eq!(lanes.told("d", Some(&accounts(false))), Told::Unknown);
+        assert_eq!(lanes.told("d", Some(&accounts(true))), Told::NotRecorded);
+        let routed = |channels: &[&str]| {
+            let channels = channels.iter().map(|id| id.parse().unwrap());
+            Account::routed(at(0), channels)
+        };
+        assert_eq!(lanes.of_account(&routed(&[]), true), Told::Unrouted(at(0)));
+        let unknown = Delivery { channel: "soc".parse().unwrap(), standing: Standing::Unknown };
+        let told = Told::To { channels: vec![unknown], routed_at: Some(at(0)) };
+        assert_eq!(lanes.of_account(&routed(&["soc"]), false), told);
+    }
+
+    #[test]
+    fn a_program_reads_what_a_person_sees() {
+        let soc: ChannelId = "soc".parse().unwrap();
+        let ended = |ending, reason| Standing::Ended(Ended { ending, at: at(12), tries: 2, reason });
+        let json = |standing| delivery_as_json(&Delivery { channel: soc.clone(), standing }, at(10));
+        let delivered = json(ended(Ending::Delivered, None));
+        assert_eq!((&delivered["state"], &delivered["latency_seconds"]), (&json!("delivered"), &json!(2.0)));
+        let dead = json(ended(Ending::Dead, Some(DeathReason::Refused)));
+        assert_eq!(
+            (&dead["reason"], &dead["latency_seconds"], &dead["tries"]),
+            (&json!("refused"), &json!(null), &json!(2))
+        );
+        assert_eq!(json(Standing::NotRecorded), json!({"channel": "soc", "state": "not_recorded"}));
+        let unrouted = as_json("d", at(1), &Told::Unrouted(at(1)));
+        assert_eq!((&unrouted["recorded"], &unrouted["channels"]), (&json!(true), &json!([])));
+        assert_eq!(as_json("d", at(1), &Told::Unknown)["recorded"], json!(null));
+        assert_eq!(as_json("d", at(1), &Told::NotRecorded)["recorded"], json!(false));
+    }
+}

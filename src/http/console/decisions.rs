@@ -66,7 +66,8 @@ impl Wish {
             }
         }
         let timeless = wish.asked.since.is_none() && wish.asked.until.is_none();
-        if timeless && (wish.asked.ids.is_empty() || wish.search.last.is_some()) {
+        // An id is looked for wherever it is.
+        if timeless && wish.asked.ids.is_empty() {
             let last = *wish.search.last.get_or_insert(Last::Day);
             wish.asked.since = Some(now.minus(span(last)));
         } else {
@@ -373,5 +374,62 @@ pub(super) fn asked(decision: &Decision, now: Timestamp) -> Asked {
         reasons: decision.reasons.iter().take(REASONS_MAX).map(|reason| Text::short(reason)).collect(),
         more_reasons: decision.reasons.len().saturating_sub(REASONS_MAX),
         src: decision.src.map(|src| src.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-06-10T12:00:00Z".parse().unwrap()
+    }
+
+    fn read(text: &str) -> (Wish, Option<QueryFault>) {
+        Wish::read(text, now())
+    }
+
+    #[test]
+    fn what_is_left_empty_is_not_asked_for_and_a_day_is_looked_at_where_no_time_is_given() {
+        let (wish, fault) = read("since=&until=&min_severity=&agent=&tool=+&id=&continued=1&last=forever");
+        assert!(fault.is_none());
+        assert_eq!((wish.asked.since, wish.asked.until), (Some(now().minus(Duration::from_hours(24))), None));
+        assert_eq!((wish.search.last, wish.path(None).as_str()), (Some(Last::Day), "/decisions?last=24h"));
+        let (wish, _) = read("last=7d&agent=production-*&decision=DENY&decision=INCIDENT&min_severity=HIGH");
+        assert_eq!(wish.asked.since, Some(now().minus(Duration::from_hours(7 * 24))));
+        let path = "/decisions?last=7d&decision=DENY&decision=INCIDENT&min_severity=HIGH&agent=production-*";
+        assert_eq!(wish.path(None), path);
+        assert_eq!(wish.path(Some(42)), format!("{path}&before=42"));
+        let (again, fault) = read(wish.path(Some(42)).split_once('?').unwrap().1);
+        assert!(fault.is_none() && again.before == Some(42) && again.path(None) == path);
+        let (csv, href) = &wish.exports()[1];
+        assert_eq!(*csv, "csv");
+        assert!(href.contains("format=csv&since=2026-06-03T12%3A00%3A00Z&decision=DENY"), "{href}");
+    }
+
+    #[test]
+    fn times_are_taken_as_forms_write_them_and_as_programs_do() {
+        for (text, time) in [
+            ("2026-06-01T12:00", "2026-06-01T12:00:00Z"),
+            ("2026-06-01T12:00:01", "2026-06-01T12:00:01Z"),
+            ("2026-06-01T12:00:01.5", "2026-06-01T12:00:01.5Z"),
+            ("2026-06-01T12:00:01.123", "2026-06-01T12:00:01.123Z"),
+            ("2026-06-01T14:00:00%2B02:00", "2026-06-01T12:00:00Z"),
+            ("2026-06-01T12:00:00Z", "2026-06-01T12:00:00Z"),
+        ] {
+            let (wish, fault) = read(&format!("since={text}&last=1h"));
+            assert!(fault.is_none(), "{text}: {fault:?}");
+            assert_eq!((wish.asked.since, wish.search.last), (Some(time.parse().unwrap()), None), "{text}");
+        }
+        for bad in ["since=yesterday", "until=12:00", "decision=deny", "min_severity=URGENT", "since=2026-06-31T00:00"]
+        {
+            assert!(read(bad).1.is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_looked_for_wherever_it_is() {
+        let (wish, _) = read("id=f1e2&last=24h");
+        assert_eq!((wish.asked.since, wish.search.last, wish.asked.ids.len()), (None, None, 1));
     }
 }
