@@ -149,6 +149,20 @@ impl AnswerError {
     }
 }
 
+/// What an answer came to, in the words of the audit: the same wherever it was given.
+pub fn in_words(outcome: &Result<Outcome, AnswerError>) -> &'static str {
+    match outcome {
+        Ok(Outcome::Won(_)) => "done",
+        Ok(Outcome::Late(_)) => "too late: it was answered already",
+        Ok(Outcome::Expired) => "too late: it had expired",
+        Ok(Outcome::Unknown) => "there is no such approval",
+        Err(AnswerError::NotHeard) => "in doubt: it is recorded, and what it came to is not known",
+        Err(AnswerError::NotRead | AnswerError::Busy | AnswerError::NotRecorded(_) | AnswerError::Stopping) => {
+            "in doubt: it could not be recorded"
+        }
+    }
+}
+
 /// What listeners hear.
 #[derive(Clone, Debug)]
 pub enum News {
@@ -246,7 +260,7 @@ impl Approvals {
         self.0.table().get(name).cloned()
     }
 
-    /// The approvals in this state (`None`: in any), the newest first, at most `most`.
+    /// The approvals in this state (`None`: in any), those asked for last first, at most `most`.
     pub fn list(&self, state: Option<State>, most: usize) -> Vec<Arc<Approval>> {
         self.0.table().list(state, self.0.clock.now(), most)
     }

@@ -79,6 +79,14 @@ struct Known {
     approval: Arc<Approval>,
 }
 
+impl Known {
+    /// When it was asked for; where only the answer is known, when that was given; `None` where only a card is known.
+    fn asked_at(&self) -> Option<Timestamp> {
+        let Approval { decision, answer, .. } = &*self.approval;
+        decision.as_deref().map(|decision| decision.time).or_else(|| answer.as_deref().map(|click| click.at))
+    }
+}
+
 /// What the log amounts to.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
@@ -179,12 +187,22 @@ impl Table {
         if ends.any(|end| is_over(end, click.at)) { Fate::Expired } else { Fate::Won }
     }
 
-    /// The approvals that are in this state at this moment (`None`: in any), the newest first, at most `most`. One of which only a
-    /// card is known is not told of.
+    /// The approvals that are in this state at this moment (`None`: in any), those asked for last first, at most `most`. One of which
+    /// only a card is known is not told of.
+    ///
+    /// By when the decision was made, and not by its place in the log: several workers write down what they read at the same time, so
+    /// the log has them in no order that means anything to people.
     pub fn list(&self, state: Option<State>, now: Timestamp, most: usize) -> Vec<Arc<Approval>> {
-        let newest_first = self.order.values().rev().filter_map(|name| self.get(name));
-        let told = newest_first.filter(|approval| approval.decision.is_some() || approval.answer.is_some());
-        told.filter(|approval| state.is_none_or(|state| approval.state(now) == state)).take(most).cloned().collect()
+        let told = self.approvals.values().filter_map(|known| Some((known.asked_at()?, known.place, &known.approval)));
+        let mut wanted: Vec<_> =
+            told.filter(|(.., approval)| state.is_none_or(|state| approval.state(now) == state)).collect();
+        let newest_first = |(at, place, _): &(Timestamp, u64, &Arc<Approval>)| std::cmp::Reverse((*at, *place));
+        if wanted.len() > most {
+            wanted.select_nth_unstable_by_key(most.saturating_sub(1), newest_first);
+            wanted.truncate(most);
+        }
+        wanted.sort_unstable_by_key(newest_first);
+        wanted.into_iter().map(|(.., approval)| Arc::clone(approval)).collect()
     }
 
     /// The grant that holds for `scope` at this moment.

@@ -219,6 +219,26 @@ fn a_list_tells_the_newest_first() {
 }
 
 #[test]
+fn the_newest_are_those_that_were_asked_for_last_in_whatever_order_the_log_has_them() {
+    let decided = |id: &str, seconds| {
+        let mut decision = Arc::unwrap_or_clone(decision(id, "slack", None));
+        decision.time = after(seconds);
+        Entry::new(Deed::Asked(Arc::new(decision)), after(99))
+    };
+    // Of "late" only the answer is known, one second after the start; of "same" the log tells after "b", which is as old.
+    let entries = [decided("c", 30), decided("a", 10), decided("b", 20), decided("same", 20)];
+    let table = table(entries.into_iter().chain([clicked(&sealed(click("late", Answer::Deny), None))]));
+    let ids = |most| {
+        let list = table.list(None, after(99), most);
+        list.iter().map(|one| one.id().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = ["c", "same", "b", "a", "late"];
+    for most in 0..=all.len() + 1 {
+        assert_eq!(ids(most), all[..most.min(all.len())], "the newest {most}");
+    }
+}
+
+#[test]
 fn each_end_of_a_time_is_told_once_and_of_what_was_answered_none() {
     let entries = [asked("a", "slack", Some(after(10))), asked("b", "slack", Some(after(10)))];
     let more = [asked("c", "slack", Some(after(20))), asked("d", "slack", None)];

@@ -16,6 +16,7 @@ use super::{
     Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate,
     card::{Card, Link, Markup, Rooms, push_links},
     digest_card::DigestCard,
+    form::{Field, Form, Input},
     judging::{Meaning, by_status_alone, explain, retry_after},
     text::{self, Script},
 };
@@ -30,7 +31,23 @@ pub static KIND: Kind = Kind {
     concurrency: 1,
     chat: true,
     sample: "webhook_url = \"{base}/api/webhooks/1234567890/abcdefghijklmnopqrstuvwx\"\n",
+    form: &FORM,
     build,
+};
+
+/// How one is entered by hand.
+static FORM: Form = Form {
+    title: "Discord",
+    sentence: "Cards in a Discord channel; approvals are links to this console.",
+    steps: &[
+        "In your Discord server: channel settings, Integrations, Webhooks, New Webhook.",
+        "Copy the webhook's URL and paste it here.",
+        "Pick events and severity.",
+    ],
+    fields: &[Field::new("webhook_url", "Webhook URL", Input::Url)
+        .hint("From channel settings, Integrations, Webhooks, Copy Webhook URL.")
+        .like("https://discord.com/api/webhooks/...")
+        .needed()],
 };
 
 /// Per webhook, 5 in 2 seconds in practice; the `X-RateLimit-*` headers say more, and are listened to.

@@ -4,7 +4,7 @@
 //! nothing of sockets, retries or rates. When and how often something is said is the lane's business.
 //!
 //! To add a kind, write one file with a [`Kind`] and add one line to [`KINDS`]. The configuration, the command line, the
-//! conformance tests and the documentation walk that list.
+//! console's forms, the conformance tests and the documentation walk that list.
 //!
 //! Start with [`Channel`], then read `discord.rs`, the shortest complete kind.
 
@@ -14,6 +14,7 @@ mod card;
 mod conformance;
 mod digest_card;
 pub mod discord;
+pub mod form;
 pub mod judging;
 pub mod siem;
 pub mod slack;
@@ -26,6 +27,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::HeaderMap;
 
+use self::form::Form;
 use crate::{
     model::{Delivery, Digest, Reply, Secret, Timestamp, Verdict},
     settings::Settings,
@@ -46,6 +48,8 @@ pub struct Kind {
     /// A complete configuration of this kind: the keys below `[[channel]]` but for `id` and `kind`. `{base}` stands for the
     /// `http://host:port` of a stand-in. The conformance tests build every kind from it.
     pub sample: &'static str,
+    /// How a channel of this kind is entered by hand: the same keys as `build` reads.
+    pub form: &'static Form,
     /// Reads the kind's own keys and builds the channel; `None` when a fault was noted.
     pub build: fn(&mut Settings<'_>) -> Option<Built>,
 }

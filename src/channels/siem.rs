@@ -22,6 +22,7 @@
 //!
 //! Start with [`Siem`]; `reading.rs` makes one of a configuration, `judge.rs` knows the replies.
 
+mod form;
 mod headers;
 mod judge;
 mod reading;
@@ -48,7 +49,7 @@ use crate::{
 };
 
 /// The `siem` kind.
-pub const KIND: Kind = Kind {
+pub static KIND: Kind = Kind {
     name: "siem",
     concurrency: 16,
     chat: false,
@@ -56,6 +57,7 @@ pub const KIND: Kind = Kind {
 url = "{base}/siem"
 headers = { Authorization = "Bearer sample-token-of-a-siem" }
 "#,
+    form: &form::FORM,
     build: reading::build,
 };
 

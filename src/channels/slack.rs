@@ -12,6 +12,7 @@
 
 mod digest;
 mod ended;
+mod form;
 mod interactivity;
 mod message;
 mod whisper;
@@ -47,6 +48,7 @@ pub static KIND: Kind = Kind {
     chat: true,
     sample: "webhook_url = \"{base}/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx\"\n\
              signing_secret = \"8f742231b10e8888abcd99yyyzzz85a5\"\n",
+    form: &form::FORM,
     build,
 };
 

@@ -20,6 +20,7 @@ use super::{
     Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate,
     card::{Card, Link, Markup, Rooms},
     digest_card::DigestCard,
+    form::{Field, Form, Input},
     judging::{Meaning, by_status_alone, explain},
     text::{self, Script},
 };
@@ -35,7 +36,29 @@ pub static KIND: Kind = Kind {
     chat: true,
     sample: "webhook_url = \"{base}/powerautomate/automations/direct/workflows/0a1b/triggers/manual/paths/invoke\
              ?api-version=1&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=abcdefghijklmnopqrstuvwx\"\n",
+    form: &FORM,
     build,
+};
+
+/// How one is entered by hand. The product page still tells of connectors, which Microsoft has retired: a Workflow is the way since.
+static FORM: Form = Form {
+    title: "Microsoft Teams",
+    sentence: "Cards in a Teams channel; approvals are links to this console.",
+    steps: &[
+        "In your Teams channel: the three dots, then Workflows.",
+        "Choose the template \"Post to a channel when a webhook request is received\", and name it.",
+        "Save, copy the URL and paste it here. URLs of the old connectors no longer post anything.",
+        "Pick events and severity.",
+    ],
+    fields: &[
+        Field::new("webhook_url", "Webhook URL", Input::Url)
+            .hint("Of the Workflow.")
+            .like("https://...api.powerplatform.com/.../workflows/...")
+            .needed(),
+        Field::new("allow_retired", "Allow a retired connector", Input::Switch { default: false })
+            .hint("For what still answers at the address of an old connector.")
+            .more(),
+    ],
 };
 
 /// Half of the 4 requests a second that are seen to be refused.
@@ -91,7 +114,7 @@ impl Teams {
 }
 
 /// Whether `host` served Office 365 connectors, which Microsoft has retired.
-fn is_retired(host: &str) -> bool {
+pub(crate) fn is_retired(host: &str) -> bool {
     matches!(host, "outlook.office.com" | "outlook.office365.com" | "webhook.office.com")
         || host.ends_with(".webhook.office.com")
 }

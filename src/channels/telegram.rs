@@ -8,6 +8,7 @@
 //! [`Occasion::detour`] brings it back for the next try.
 
 mod digest;
+mod form;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub static KIND: Kind = Kind {
     concurrency: 1,
     chat: true,
     sample: "bot_token = \"1234567890:abcdefghijklmnopqrstuvwxyz_ABCDEFGH\"\nchat_id = 1001\napi_url = \"{base}\"\n",
+    form: &form::FORM,
     build,
 };
 

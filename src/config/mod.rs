@@ -17,6 +17,7 @@
 //! Start with [`parse`]; `channel.rs` is the largest section.
 
 mod channel;
+pub mod form;
 mod glimpse;
 mod plan;
 mod rate;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue};
 
 use crate::{
-    channels::{Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate, judging},
+    channels::{Built, Channel, Endpoint, Kind, Occasion, Parcel, Rate, form::Form, judging},
     model::{Delivery, Reply, Secret, Verdict},
     settings::Settings,
 };
@@ -18,6 +18,7 @@ const CHAT: Kind = Kind {
     concurrency: 1,
     chat: true,
     sample: "webhook_url = \"{base}/hook\"\n",
+    form: &Form::NONE,
     build: |s| build(s, vec![Rate { count: 2, per: Duration::from_secs(1), burst: 5 }]),
 };
 
@@ -26,6 +27,7 @@ const FIREHOSE: Kind = Kind {
     concurrency: 16,
     chat: false,
     sample: "webhook_url = \"{base}/hook\"\n",
+    form: &Form::NONE,
     build: |s| build(s, Vec::new()),
 };
 

@@ -49,4 +49,39 @@ mod tests {
         }
         assert!(asset("/assets/console.css").is_none() && asset("").is_none());
     }
+
+    /// The colours of one of the two schemes, by their names.
+    fn colours(block: &str) -> std::collections::BTreeMap<&str, [f64; 3]> {
+        let pairs = block.split("--").skip(1).filter_map(|pair| pair.split(';').next()?.split_once(": #"));
+        let channel = |hex: &str, at: usize| f64::from(u8::from_str_radix(&hex[at..at + 2], 16).unwrap()) / 255.0;
+        pairs.map(|(name, hex)| (name, [channel(hex, 0), channel(hex, 2), channel(hex, 4)])).collect()
+    }
+
+    /// How well one is read on the other. Source: WCAG 2.2, "contrast ratio" and "relative luminance".
+    fn contrast(one: [f64; 3], other: [f64; 3]) -> f64 {
+        let linear = |c: f64| if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) };
+        let light = |[r, g, b]: [f64; 3]| 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+        let (a, b) = (light(one), light(other));
+        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    }
+
+    #[test]
+    fn every_text_is_read_well_on_every_ground_that_it_stands_on_by_day_and_by_night() {
+        // Source: WCAG 2.2, 1.4.3: at least 4.5 to 1.
+        let day = STYLE.body.split(":root").nth(1).unwrap();
+        let night = STYLE.body.split(":root").nth(2).unwrap();
+        let mut pairs = vec![("on-accent", "accent"), ("text", "calm-ground"), ("surface", "good")];
+        for ground in ["ground", "surface", "raised"] {
+            pairs.extend(["text", "soft", "accent", "bad", "good", "warn"].map(|text| (text, ground)));
+        }
+        let states = [("good", "good-ground"), ("warn", "warn-ground"), ("bad", "bad-ground"), ("note", "note-ground")];
+        pairs.extend(states.into_iter().chain([("calm", "calm-ground")]));
+        for (name, block) in [("day", day), ("night", night)] {
+            let colours = colours(block.split('}').next().unwrap());
+            for (text, ground) in &pairs {
+                let ratio = contrast(colours[text], colours[ground]);
+                assert!(ratio >= 4.5, "by {name}, {text} on {ground}: {ratio:.2}");
+            }
+        }
+    }
 }

@@ -62,6 +62,20 @@ impl Lane {
     pub const fn is_trouble(self) -> bool {
         matches!(self, Self::Held | Self::Unreadable)
     }
+
+    /// What it means, in one sentence.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Flowing => "What it wants is delivered.",
+            Self::Paused => "The endpoint asked for a rest, or fails. What it wants waits.",
+            Self::Probing => "One delivery is tried to find out whether the endpoint is well. The others wait.",
+            Self::Held => {
+                "The endpoint refuses until somebody mends it or the channel. What it wants waits, and nobody is told."
+            }
+            Self::Stopped => "An operator paused it. What it wants waits until it is resumed.",
+            Self::Unreadable => "This worker cannot read the channel. What it wants waits for a worker that can.",
+        }
+    }
 }
 
 /// One channel.
@@ -77,10 +91,12 @@ pub struct Channel {
     pub lane: Lane,
     /// Why it does not flow.
     pub why: Option<Text>,
+    /// Since when it does not flow.
+    pub since: Option<When>,
     /// Until when.
     pub until: Option<When>,
-    /// Who stopped it.
-    pub stopped_by: Option<Text>,
+    /// Who stopped it, and when.
+    pub stopped_by: Option<(Text, Option<When>)>,
     /// Which decisions it wants.
     pub events: Vec<Text>,
     /// From which severity on.
@@ -91,12 +107,21 @@ pub struct Channel {
     pub in_file: bool,
     /// When this worker last delivered.
     pub last_success: Option<When>,
-    /// How many wait, here and in the queue.
-    pub waiting: i64,
-    /// How many this worker has delivered, and how many died in it, since it started.
+    /// How many wait: in this worker, and in the queue of the pool.
+    pub waiting: (i64, i64),
+    /// How many this worker has delivered since it started.
     pub delivered: u64,
+    /// How many it has told in digests.
+    pub folded: u64,
     /// How many died.
     pub dead: u64,
+}
+
+impl Channel {
+    /// How many wait, wherever it is.
+    pub fn waits(&self) -> i64 {
+        self.waiting.0 + self.waiting.1
+    }
 }
 
 /// All of them.
@@ -109,6 +134,8 @@ pub struct ChannelsPage {
     pub channels: Vec<Channel>,
     /// Whether who looks may test, pause and resume.
     pub may_act: bool,
+    /// Whether who looks may add channels.
+    pub may_change: bool,
 }
 
 impl ChannelsPage {
@@ -121,5 +148,34 @@ impl ChannelsPage {
             .map(|channel| format!("{} is {}", channel.id, channel.lane.word()))
             .collect();
         if troubled.is_empty() { String::from("No channel needs anybody") } else { troubled.join(", ") }
+    }
+}
+
+/// One of them, whole.
+#[derive(Debug, Template)]
+#[template(path = "channel.html", config = "src/console/askama.toml")]
+pub struct ChannelPage {
+    /// What is around it.
+    pub frame: Frame,
+    /// What the list says of it, too.
+    pub channel: Channel,
+    /// How it delivers: what, and how much.
+    pub policy: Vec<(&'static str, Text)>,
+    /// What the tries of this worker came to.
+    pub attempts: Vec<(Text, u64)>,
+    /// Who made it so, and when, where it is not of the file.
+    pub changed: Option<(Text, Option<When>)>,
+    /// Whether it hides a channel of the same id that was made over the API.
+    pub shadows: bool,
+    /// Whether who looks may test, pause and resume.
+    pub may_act: bool,
+    /// Whether who looks may change channels.
+    pub may_change: bool,
+}
+
+impl ChannelPage {
+    /// What the live part says, for those who do not see it.
+    fn says(&self) -> String {
+        format!("{} is {}, {} wait", self.channel.id, self.channel.lane.word(), self.channel.waits())
     }
 }

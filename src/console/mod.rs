@@ -15,6 +15,7 @@ mod approvals;
 mod assets;
 mod channels;
 mod decisions;
+mod forms;
 mod frame;
 mod moment;
 mod notices;
@@ -32,12 +33,13 @@ use crate::channels::Links;
 
 pub use approvals::{Answer, Approval, ApprovalPage, Approvals, ApprovalsPage, Asked, Filter, Standing};
 pub use assets::{Asset, asset};
-pub use channels::{Channel, ChannelsPage, Lane};
+pub use channels::{Channel, ChannelPage, ChannelsPage, Lane};
 pub use decisions::{Became, DecisionPage, Decisions, DecisionsPage, Last, Outcome, Row, Search, Told};
+pub use forms::{Aim, Choice, Control, DeletePage, Fault, FormField, FormPage, KindsPage, Tried};
 pub use frame::{Flash, Frame, Section, Tone, Viewer};
 pub use moment::{When, spelled};
 pub use notices::{ContinuePage, NoticePage, SignInPage};
-pub use overview::OverviewPage;
+pub use overview::{Counts, OverviewPage};
 pub use raw::Raw;
 pub use text::Text;
 

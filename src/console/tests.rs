@@ -1,5 +1,7 @@
 //! Every page with hostile text in every place, held against the same page with plain text.
 
+mod decisions;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -7,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     formats::{clean::is_invisible, hostile},
-    model::{DecisionKind, Ending, Role, Severity, Timestamp},
+    model::{Role, Severity, Timestamp},
 };
 
 /// A time long after what the tests tell of.
@@ -61,97 +63,77 @@ fn channel(text: &str, lane: Lane) -> Channel {
         lane,
         why: Some(short()),
         until: Some(When::new(now(), now())),
-        stopped_by: Some(short()),
+        since: Some(When::new(now(), now())),
+        stopped_by: Some((short(), Some(When::new(now(), now())))),
         events: vec![short(), short()],
         min_severity: short(),
         narrowed: vec![short()],
         in_file: true,
         last_success: Some(When::new(now(), now())),
-        waiting: 1,
+        waiting: (1, 2),
         delivered: 2,
+        folded: 1,
         dead: 3,
     }
 }
 
-fn became(text: &str) -> [Became; 4] {
-    let at = || Some(When::new(now(), now()));
-    let outcomes = [
-        Outcome::Ended(Ending::Delivered),
-        Outcome::Ended(Ending::Folded),
-        Outcome::Ended(Ending::Dead),
-        Outcome::Waiting(Some(Lane::Held)),
-        Outcome::Waiting(None),
-        Outcome::NotRecorded,
-        Outcome::Unknown,
-    ];
-    let told = |outcome| Told {
-        channel: Text::short("soc"),
-        outcome,
-        at: at(),
-        late: Some(String::from("12 ms")),
-        tries: Some(3),
-        reason: Some("refused"),
-        letters: Some(decision_path(text)),
-    };
-    [Became::Unrouted, Became::NotRecorded, Became::Unknown, Became::To(outcomes.map(told).to_vec(), false)]
+fn fault(text: &str) -> Fault {
+    Fault { problem: Text::long(text), hint: Text::long(text) }
 }
 
-fn decisions_pages(text: &str, frame: impl Fn() -> Frame) -> Vec<String> {
-    let short = || Text::short(text);
-    let row = |became| Row {
-        href: decision_path(text),
-        time: When::new(now(), now()),
-        kind: DecisionKind::Deny,
-        severity: Severity::Critical,
-        agent: short(),
-        tool: short(),
-        operation: Some(short()),
-        title: Some(short()),
-        became,
+fn make(text: &str) -> Aim {
+    Aim::Make { id: text.to_owned(), faults: vec![fault(text)] }
+}
+
+/// A form with every sort of field, with something wrong in each.
+fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
+    let value = || text.to_owned();
+    let controls = [
+        Control::Line { value: value(), number: true },
+        Control::Lines { value: value(), none: true, secret: false },
+        Control::Lines { value: value(), none: false, secret: true },
+        Control::Secret { kept: Some(Text::short(text)), typed: false, url: true },
+        Control::Secret { kept: None, typed: true, url: false },
+        Control::Secret { kept: None, typed: false, url: false },
+        Control::Choice { options: vec![("HIGH", true), ("LOW", false)] },
+        Control::Several { options: vec![("DENY", true), ("ALLOW", false)] },
+        Control::Switch { on: true },
+    ];
+    let keys = ["a", "b.c", "d", "e", "f", "g", "h", "i", "j"];
+    let field = |(key, control)| FormField {
+        key,
+        label: "Label",
+        hint: "Hint.",
+        example: "like this",
+        needed: false,
+        control,
+        faults: vec![fault(text)],
+        meanwhile: Some(Text::short(text)),
     };
-    let search = || Search {
-        since: short(),
-        until: short(),
-        last: Some(Last::Day),
-        kinds: vec![DecisionKind::Deny],
-        severity: Some(Severity::High),
-        agent: short(),
-        tool: short(),
-        id: short(),
-        rest: decision_path(text),
+    let tried = Tried {
+        delivered: false,
+        status: Some(404),
+        reply: Text::long(text),
+        meaning: Text::long(text),
+        endpoint: Text::short(text),
+        took: String::from("12 ms"),
     };
-    let found = || Decisions {
-        list: became(text).map(row).to_vec(),
-        older: Some(decision_path(text)),
-        newest: Some(decision_path(text)),
-        complete: false,
-        looked_back_to: Some(When::new(now(), now())),
-    };
-    let page = |found, live| {
-        html(&DecisionsPage {
-            frame: frame(),
-            search: search(),
-            found,
-            live,
-            exports: vec![("csv", decision_path(text))],
-        })
-    };
-    let mut pages = vec![page(Ok(found()), Some(5)), page(Err((Text::long(text), Text::long(text))), None)];
-    for became in became(text) {
-        let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
-        let raw = Raw::of(format!("{{\"a\":{}}}", serde_json::Value::from(text)).as_bytes());
-        let routed_at = Some(When::new(now(), now()));
-        pages.push(html(&DecisionPage {
-            frame: frame(),
-            kind,
-            decision: asked(text),
-            approval,
-            became,
-            routed_at,
-            raw,
-        }));
+    FormPage {
+        frame,
+        kind: "Slack",
+        name: "slack",
+        steps: &["Do this."],
+        aim,
+        action: String::from("/channels/soc/edit"),
+        leave: String::from("/channels/soc"),
+        version: value(),
+        sealed: value(),
+        first: keys.into_iter().zip(controls).map(field).collect(),
+        more: vec![field(("more", Control::Switch { on: false }))],
+        faults: vec![fault(text)],
+        meanwhile: Some(Text::long(text)),
+        tried: Some(tried),
     }
-    pages
 }
 
 /// Every page, with this text in every place that a text of others has.
@@ -172,10 +154,40 @@ fn pages(text: &str) -> Vec<String> {
         .to_vec();
     let approvals = Some(Approvals { list: list(), more: true });
     pages.push(html(&ApprovalsPage { frame: frame(), filter: Filter::All, approvals }));
-    pages.push(html(&OverviewPage { frame: frame(), waiting: list(), more_wait: true, known: true }));
-    let channels = Lane::ALL.map(|lane| channel(text, lane)).to_vec();
-    pages.push(html(&ChannelsPage { frame: frame(), channels, may_act: true }));
-    pages.extend(decisions_pages(text, frame));
+    let channels = || Lane::ALL.map(|lane| channel(text, lane)).to_vec();
+    let counts = Counts { connected: false, sound: false, dead_letters: 2, decisions: 3, critical_unrouted: 1 };
+    let long = vec![Text::short("soc")];
+    pages.push(html(&OverviewPage {
+        frame: frame(),
+        waiting: list(),
+        more_wait: true,
+        known: true,
+        channels: channels(),
+        long,
+        counts,
+    }));
+    pages.push(html(&ChannelsPage { frame: frame(), channels: channels(), may_act: true, may_change: true }));
+    pages.extend(channels().into_iter().map(|channel| {
+        html(&ChannelPage {
+            frame: frame(),
+            channel,
+            policy: vec![("Rate limit", Text::short(text))],
+            attempts: vec![(Text::short(text), 3)],
+            changed: Some((Text::short(text), Some(When::new(now(), now())))),
+            shadows: true,
+            may_act: true,
+            may_change: true,
+        })
+    }));
+    let choice = Choice { name: "slack", title: "Slack", sentence: "Cards." };
+    pages.push(html(&KindsPage { frame: frame(), kinds: vec![choice] }));
+    pages.extend([make(text), Aim::Change { id: Text::short("soc") }].map(|aim| html(&form(frame(), aim, text))));
+    let (id, version) = (Text::short("soc"), text.to_owned());
+    pages.extend([0, 1, 2].map(|waits| {
+        let (id, version) = (id.clone(), version.clone());
+        html(&DeletePage { frame: frame(), id, waits, version, in_file: waits == 2 })
+    }));
+    pages.extend(decisions::pages(text, frame));
     pages.push(html(&SignInPage { frame: frame(), next: text.to_owned(), refusal: Some(Text::long(text)) }));
     pages.push(html(&ContinuePage { frame: frame(), to: text.to_owned() }));
     let way = (text.to_owned(), "Back");
@@ -229,10 +241,25 @@ fn pages_load_nothing_from_elsewhere_and_run_nothing_inline() {
 #[test]
 fn every_field_that_a_person_fills_in_has_a_label() {
     for page in pages("plain") {
-        for input in page.split("<input").skip(1).map(|rest| rest.split('>').next().unwrap()) {
+        let inputs = ["<input", "<textarea", "<select"].into_iter().flat_map(|tag| page.split(tag).skip(1));
+        for input in inputs.map(|rest| rest.split('>').next().unwrap()) {
             let id = input.split("id=\"").nth(1).and_then(|rest| rest.split('"').next());
             let labelled = id.is_some_and(|id| page.contains(&format!("<label for=\"{id}\"")));
             assert!(labelled || input.contains("type=\"hidden\""), "{input}");
+        }
+    }
+}
+
+#[test]
+fn the_keyboard_goes_through_a_page_as_it_is_read() {
+    for page in pages("plain") {
+        let orders = page.split("tabindex=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for order in orders {
+            assert!(matches!(order, "0" | "-1"), "an order of its own: {order}");
+        }
+        // What a page leads to by its name is there.
+        for to in page.split("href=\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(page.contains(&format!("id=\"{to}\"")), "{to} is not in {page}");
         }
     }
 }

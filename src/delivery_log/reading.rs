@@ -55,6 +55,12 @@ pub struct Accounts {
 }
 
 impl Accounts {
+    /// What a log tells that says nothing of them.
+    #[cfg(test)]
+    pub(crate) fn of_nothing(complete: bool) -> Self {
+        Self { accounts: HashMap::new(), complete }
+    }
+
     /// What became of this decision; `None` where nothing is recorded.
     pub fn of(&self, decision: &str) -> Option<&Account> {
         self.accounts.get(decision)

@@ -22,6 +22,7 @@ use super::{Inside, errors::ApiError, guard::Caller, trail::Trail};
 use crate::{
     approvals::{
         Answer, AnswerError, Answered, Approval, By, Click, Grant, Name, Outcome, Scope, State as Standing, Via,
+        in_words,
     },
     model::Timestamp,
 };
@@ -121,14 +122,7 @@ pub(super) async fn give(
     let click = Click::new(Name::of(id), answer, by, via, inside.clock.now());
     let trail = Trail::begin(caller, answer.as_str(), &quoted(id));
     let outcome = inside.approvals.answer(click).await;
-    let told = match &outcome {
-        Ok(Outcome::Won(_)) => "done",
-        Ok(Outcome::Late(_)) => "too late: it was answered already",
-        Ok(Outcome::Expired) => "too late: it had expired",
-        Ok(Outcome::Unknown) => "there is no such approval",
-        Err(_) => "in doubt: it could not be recorded",
-    };
-    trail.end(Some(told));
+    trail.end(Some(in_words(&outcome)));
     outcome
 }
 

@@ -36,6 +36,9 @@ use crate::{
 const CHANNEL_BYTES_MAX: usize = 64 * 1024;
 const TEST_BYTES_MAX: usize = CHANNEL_BYTES_MAX + 256 * 1024;
 
+/// How much of an id an audit line has, in characters.
+const SUBJECT_CHARS_MAX: usize = 80;
+
 /// Makes a channel, or makes it anew.
 pub(super) async fn put(
     State(inside): State<Inside>,
@@ -44,16 +47,12 @@ pub(super) async fn put(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(channel) = id.parse::<ChannelId>() else { return refuse(&bad_id()) };
     let read = async { Ok((condition(&parts.headers)?, object(body, CHANNEL_BYTES_MAX).await?)) };
     let (condition, sent) = match read.await {
         Ok(read) => read,
         Err(error) => return ApiError::into_response(error),
     };
-    let trail = Trail::begin(&caller, "put_channel", &id);
-    let outcome = inside.desk.put(&channel, &sent, &caller.name, condition).await;
-    trail.end(told(&outcome, |put| if put.created { "created" } else { "replaced" }));
-    match outcome {
+    match put_channel(&inside, &caller, &id, &sent, condition).await {
         Ok(Put { created, warnings }) => {
             let status = if created { StatusCode::CREATED } else { StatusCode::OK };
             let Ok(shown) = find(&inside, &id) else { return refuse(&Refusal::NotYet) };
@@ -63,6 +62,23 @@ pub(super) async fn put(
         }
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// Makes a channel, or makes it anew, and writes down what came of it.
+pub(super) async fn put_channel(
+    inside: &Inside,
+    caller: &Caller,
+    id: &str,
+    sent: &Map<String, Value>,
+    condition: Condition,
+) -> Result<Put, Refusal> {
+    let trail = Trail::begin(caller, "put_channel", &subject(id));
+    let outcome = match id.parse::<ChannelId>() {
+        Ok(channel) => inside.desk.put(&channel, sent, &caller.name, condition).await,
+        Err(_) => Err(bad_id()),
+    };
+    trail.end(Some(&told(&outcome, |put| if put.created { "created" } else { "replaced" })));
+    outcome
 }
 
 /// Removes a channel. What waits for it becomes dead letters.
@@ -77,10 +93,7 @@ pub(super) async fn delete(
         Err(error) => return error.into_response(),
     };
     let Ok(channel) = id.parse::<ChannelId>() else { return unknown(&inside, &id) };
-    let trail = Trail::begin(&caller, "delete_channel", &id);
-    let outcome = inside.desk.delete(&channel, &caller.name, condition).await;
-    trail.end(told(&outcome, |_| "deleted"));
-    match outcome {
+    match delete_channel(&inside, &caller, &channel, condition).await {
         Ok(in_file) => {
             // Where the file has a channel of this id, that one was run all the time, and goes on.
             Json(json!({"id": id, "deleted": true, "in_file": in_file})).into_response()
@@ -88,6 +101,19 @@ pub(super) async fn delete(
         Err(Refusal::Unknown(_)) => unknown(&inside, &id),
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// Removes a channel, and writes down what came of it; whether the file has one of this id, which stays.
+pub(super) async fn delete_channel(
+    inside: &Inside,
+    caller: &Caller,
+    channel: &ChannelId,
+    condition: Condition,
+) -> Result<bool, Refusal> {
+    let trail = Trail::begin(caller, "delete_channel", channel.as_str());
+    let outcome = inside.desk.delete(channel, &caller.name, condition).await;
+    trail.end(Some(&told(&outcome, |_| "deleted")));
+    outcome
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -141,18 +167,38 @@ pub(super) async fn try_out(
     let what = if matches!(subject, Subject::Sent(_)) { "test_unsaved_channel" } else { "test_channel" };
     let trail = Trail::begin(caller, what, channel.as_str());
     let outcome = inside.desk.test(channel, subject, decision).await;
-    trail.end(told(&outcome, |report| report.outcome));
+    trail.end(Some(&told(&outcome, |report| report.outcome)));
     outcome
 }
 
-/// What the audit tells of it: whatever was done, and whatever may have been.
-fn told<T>(outcome: &Result<T, Refusal>, done: impl FnOnce(&T) -> &'static str) -> Option<&'static str> {
+/// What the audit tells of it: what was done, what may have been, and what was refused.
+fn told<T>(outcome: &Result<T, Refusal>, done: impl FnOnce(&T) -> &'static str) -> String {
     match outcome {
-        Ok(is_done) => Some(done(is_done)),
-        Err(Refusal::NotYet) => Some("written down for the whole pool, and not yet done by this worker"),
-        Err(Refusal::Write(_)) => Some(UNCONFIRMED),
-        Err(_) => None,
+        Ok(is_done) => done(is_done).to_owned(),
+        Err(Refusal::NotYet) => String::from("written down for the whole pool, and not yet done by this worker"),
+        Err(Refusal::Write(_)) => UNCONFIRMED.to_owned(),
+        Err(Refusal::Faulty(faults)) => {
+            let keys: Vec<&str> = faults.iter().take(KEYS_TOLD_MAX).map(|fault| key_told(&fault.key)).collect();
+            format!("refused: {} ({})", status_and_code(&Refusal::Faulty(Vec::new())).1, keys.join(", "))
+        }
+        Err(refusal) => format!("refused: {}", status_and_code(refusal).1),
     }
+}
+
+/// The keys that an audit line names at most.
+const KEYS_TOLD_MAX: usize = 20;
+
+/// A key as the audit names it: its first part, where that can be one of ours. What somebody sends in the place of a key, or of
+/// a header's name, may be the secret itself.
+fn key_told(key: &str) -> &str {
+    let first = key.split('.').next().unwrap_or_default();
+    let is_word = |text: &str| text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if is_word(first) { first } else { "?" }
+}
+
+/// Whose channel an audit line is about, where the id may be anything.
+fn subject(id: &str) -> String {
+    id.chars().take(SUBJECT_CHARS_MAX).collect::<String>().escape_debug().to_string()
 }
 
 async fn read_test(body: Body) -> Result<Test, ApiError> {
@@ -243,8 +289,9 @@ fn forbidden(caller: &Caller) -> ApiError {
     }
 }
 
-fn refuse(refusal: &Refusal) -> Response {
-    let (status, code) = match refusal {
+/// How a refusal is answered.
+pub(super) fn status_and_code(refusal: &Refusal) -> (StatusCode, &'static str) {
+    match refusal {
         Refusal::Provisioned(_) => (StatusCode::CONFLICT, "provisioned"),
         Refusal::NoKey => (StatusCode::SERVICE_UNAVAILABLE, "no_key"),
         Refusal::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_channel"),
@@ -259,7 +306,11 @@ fn refuse(refusal: &Refusal) -> Response {
         Refusal::NotYet => (StatusCode::SERVICE_UNAVAILABLE, "not_yet_done"),
         Refusal::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "busy"),
         Refusal::Decision(_) | Refusal::Approval => (StatusCode::UNPROCESSABLE_ENTITY, "faulty_decision"),
-    };
+    }
+}
+
+fn refuse(refusal: &Refusal) -> Response {
+    let (status, code) = status_and_code(refusal);
     let mut error = json!({"code": code, "message": refusal.to_string(), "hint": refusal.hint()});
     if let Refusal::Faulty(faults) = refusal {
         error["faults"] = json!(faults);
@@ -270,6 +321,22 @@ fn refuse(refusal: &Refusal) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_audit_names_the_keys_of_what_was_refused_and_nothing_that_somebody_may_have_put_in_their_place() {
+        let complaint = |key: &str| Complaint { key: key.to_owned(), problem: String::new(), hint: String::new() };
+        let keys =
+            ["webhook_url", "retry.attempts", "headers.hunter2-token", "https://hooks.example/hunter2", "xoxb-hunter2"];
+        let refused = |refusal| told::<()>(&Err(refusal), |()| "done");
+        assert_eq!(
+            refused(Refusal::Faulty(keys.map(complaint).to_vec())),
+            "refused: faulty_channel (webhook_url, retry, headers, ?, ?)"
+        );
+        assert_eq!(refused(Refusal::Changed("soc".parse().unwrap())), "refused: changed");
+        assert_eq!(refused(Refusal::Provisioned("soc".parse().unwrap())), "refused: provisioned");
+        assert_eq!(told(&Ok(()), |()| "done"), "done");
+        assert_eq!(subject("so\u{202e}\n").as_str(), r"so\u{202e}\n");
+    }
 
     #[test]
     fn a_version_is_taken_as_it_was_given_and_nothing_else() {

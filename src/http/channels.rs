@@ -30,12 +30,13 @@ use super::{
 use crate::{
     channel_log::{Deed, Entry, Standing},
     lane::{LaneHandle, LaneState},
-    model::{ChannelId, Filter, Timestamp},
+    model::{ChannelId, Ending, Filter, Timestamp, verdict::Outcome},
+    telemetry::ChannelMetrics,
 };
 
 /// The largest body of a pause or resume, in bytes, and the longest reason in it, in characters.
 const BODY_BYTES_MAX: usize = 16 * 1024;
-const WHY_CHARS_MAX: usize = 500;
+pub(super) const WHY_CHARS_MAX: usize = 500;
 
 /// How long a confirmed record may take to be heard and done here.
 const HEARD_MAX: Duration = Duration::from_secs(15);
@@ -202,12 +203,17 @@ async fn read_why(body: Body) -> Result<Option<String>, ApiError> {
     }
     let Reason { why } =
         serde_json::from_slice(&bytes).map_err(|error| bad(&format!("the body is not it: {error}")))?;
-    let why: Option<String> =
-        why.map(|why| why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned());
+    let why = why.as_deref().and_then(one_line);
     if why.as_ref().is_some_and(|why| why.chars().count() > WHY_CHARS_MAX) {
         return Err(bad("the reason is longer than 500 characters"));
     }
-    Ok(why.filter(|why| !why.is_empty()))
+    Ok(why)
+}
+
+/// A text in one line; nothing where there is nothing in it.
+pub(super) fn one_line(text: &str) -> Option<String> {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Some(line.trim().to_owned()).filter(|line| !line.is_empty())
 }
 
 pub(super) fn as_json(shown: &Shown, inside: &Inside) -> Value {
@@ -235,19 +241,43 @@ fn present(shown: &Shown, standing: &Standing, now: Timestamp) -> serde_json::Ma
     let state = state.as_ref().map_or("paused", LaneState::as_str);
     // Its lane is stopped, and by nobody's wish.
     let state = if shown.unreadable { "unreadable" } else { state };
-    let waiting = shown.lane.as_ref().map_or((0, 0), |lane| {
-        let metrics = lane.metrics();
-        (metrics.in_memory.get(), metrics.in_lane_queue.get())
-    });
+    let since = shown
+        .lane
+        .as_ref()
+        .filter(|lane| lane.state() != LaneState::Flowing)
+        .map(|lane| now.minus(lane.since().elapsed()));
+    let counts = counts(shown.lane.as_ref().map(LaneHandle::metrics));
     let fields = json!({
-        "state": state, "why": why, "until": until.map(Timestamp::to_rfc3339_millis),
+        "state": state, "why": why, "since": since.map(Timestamp::to_rfc3339_millis),
+        "until": until.map(Timestamp::to_rfc3339_millis),
         "paused_by": pause.map(|pause| json!({"name": pause.by, "at": pause.at, "why": pause.why})),
-        "waiting": {"memory": waiting.0, "lane_queue": waiting.1},
     });
-    match fields {
-        Value::Object(fields) => fields,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => serde_json::Map::new(),
-    }
+    let objects = [fields, counts].into_iter().filter_map(|fields| match fields {
+        Value::Object(fields) => Some(fields),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
+    });
+    objects.flatten().collect()
+}
+
+/// What is counted of the channel, by this worker since it started; what waits in the queue is the pool's.
+fn counts(metrics: Option<&ChannelMetrics>) -> Value {
+    let number = |count: fn(&ChannelMetrics) -> u64| metrics.map_or(0, count);
+    let last_success = metrics.map(|metrics| metrics.last_success.get()).filter(|seconds| *seconds > 0);
+    let last_success = last_success.map(|seconds| Timestamp::from_unix_millis(seconds.saturating_mul(1_000)));
+    let tries = Outcome::ALL
+        .map(|outcome| (outcome.as_str().to_owned(), Value::from(metrics.map_or(0, |metrics| metrics.tries(outcome)))));
+    json!({
+        "waiting": {
+            "memory": metrics.map_or(0, |metrics| metrics.in_memory.get()),
+            "lane_queue": metrics.map_or(0, |metrics| metrics.in_lane_queue.get()),
+        },
+        "matched": number(|metrics| metrics.matched.get()),
+        "delivered": number(|metrics| metrics.endings(Ending::Delivered)),
+        "folded": number(|metrics| metrics.endings(Ending::Folded)),
+        "dead": number(|metrics| metrics.endings(Ending::Dead)),
+        "attempts": Value::from(serde_json::Map::from_iter(tries)),
+        "last_success": last_success.map(Timestamp::to_rfc3339_millis),
+    })
 }
 
 #[cfg(test)]

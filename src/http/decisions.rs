@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_said_to_be_unknown_and_what_is_not_there_not_recorded() {
         let lanes = Lanes { lanes: HashMap::new(), now: at(1) };
-        let accounts = |complete| Accounts { complete, ..Accounts::default() };
+        let accounts = Accounts::of_nothing;
         assert_eq!(lanes.told("d", None), Told::Unknown);
         assert_eq!(lanes.told("d", Some(&accounts(false))), Told::Unknown);
         assert_eq!(lanes.told("d", Some(&accounts(true))), Told::NotRecorded);

@@ -81,7 +81,7 @@ pub(super) async fn guard(
         Err(error) => {
             return match route.whose {
                 For::Programs => error.into_response(),
-                For::People => console::refusal(&error, &request, path.as_str()),
+                For::People => console::refusal(&gate, &error, &request, path.as_str()),
             };
         }
     }

@@ -136,8 +136,9 @@ pub async fn open(
         .merge(session::routes(gate.clone()))
         .merge(openapi::routes())
         .merge(console::routes(gate.clone()))
-        .route_layer(from_fn_with_state(gate, guard::guard));
-    let routes = bounded(routes).layer(from_fn_with_state(inside.terms.clone(), headers::of_api));
+        .route_layer(from_fn_with_state(gate.clone(), guard::guard));
+    let routes = bounded(routes).layer(from_fn_with_state(gate, console::for_people));
+    let routes = routes.layer(from_fn_with_state(inside.terms.clone(), headers::of_api));
     serve(api_listener, routes, draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)).layer(from_fn(headers::plain)), closing, tracker);
     Ok(doors)

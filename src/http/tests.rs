@@ -39,8 +39,32 @@ impl House {
         Self::open_with(Key::random().unwrap()).await
     }
 
+    /// A worker that nobody gave a key.
+    pub(super) async fn open_without_key() -> Self {
+        Self::build(None).await
+    }
+
     /// A worker of the pool with this key.
     async fn open_with(key: Key) -> Self {
+        Self::build(Some(key)).await
+    }
+
+    /// Shows a channel of the file.
+    pub(super) fn show_channel(&self, id: &str) {
+        let configured = serde_json::json!({"id": id, "kind": "slack", "source": "file", "events": ["DENY"]});
+        let id: crate::model::ChannelId = id.parse().unwrap();
+        let filter = crate::model::Filter {
+            events: crate::model::Filter::default_events(),
+            min_severity: crate::model::Severity::Low,
+            tools: None,
+            agents: None,
+        };
+        let max_age = Duration::from_hours(24);
+        let shown = Shown { id, configured, filter, max_age, version: None, unreadable: false, lane: None };
+        self.channels.send_replace(Arc::from([shown]));
+    }
+
+    async fn build(key: Option<Key>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tracker = TaskTracker::new();
         let lanes = vec!["soc".parse().unwrap()];
@@ -73,7 +97,7 @@ impl House {
             accounts: crate::delivery_log::Reader::new(Arc::clone(&broker), Clock::System, false),
             draining: draining.clone(),
             closing: closing.clone(),
-            key: Some(key),
+            key,
             tokens: tokens.subscribe(),
             terms: terms.subscribe(),
             channels: channels.subscribe(),

@@ -27,7 +27,7 @@ use super::{
     signature::Signature,
 };
 use crate::{
-    approvals::{AnswerError, Answered, Approvals, Click, Outcome, Via},
+    approvals::{AnswerError, Answered, Approvals, Click, Outcome, Via, in_words},
     channels::{
         button::{self, ButtonClaim, Name},
         slack::{Slack, Whisper},
@@ -388,30 +388,17 @@ fn reply_url(channel: &ChannelId, slack: &Slack, press: &Press) -> Option<url::U
     url
 }
 
-/// An audit line, of the shape of the API's.
+/// An audit line, of the shape and in the words of the API's.
 fn audit(approval: &Name, press: &Press, outcome: &str, from: IpAddr) {
     let subject = match approval {
         Name::Whole(name) | Name::Digest(name) => name.as_str(),
     };
     info!(
         target: "interven_alerts::audit",
-        what = "answer", subject, outcome, answer = press.answer.as_str(),
+        what = press.answer.as_str(), subject, outcome,
         who = press.by.id, team = press.by.team, via = "slack", %from,
         "audit"
     );
-}
-
-fn in_words(outcome: &Result<Outcome, AnswerError>) -> &'static str {
-    match outcome {
-        Ok(Outcome::Won(_)) => "first",
-        Ok(Outcome::Late(_)) => "too late",
-        Ok(Outcome::Expired) => "expired",
-        Ok(Outcome::Unknown) => "unknown",
-        Err(AnswerError::NotHeard) => "recorded, outcome not known",
-        Err(AnswerError::NotRead | AnswerError::Busy | AnswerError::NotRecorded(_) | AnswerError::Stopping) => {
-            "not recorded"
-        }
-    }
 }
 
 #[cfg(test)]

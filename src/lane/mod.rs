@@ -35,7 +35,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use self::order::{Order, Orders};
+use self::{
+    order::{Order, Orders},
+    state::Told,
+};
 use crate::{
     broker::{Broker, Receipt},
     channels::{Channel, Links, PostedCard, Rate},
@@ -142,7 +145,7 @@ pub struct LaneHandle {
     orders: Orders,
     /// Whether the lane takes deliveries straight from memory at present.
     open: Arc<AtomicBool>,
-    state: watch::Receiver<LaneState>,
+    told: watch::Receiver<Told>,
     settler: Settler,
     metrics: ChannelMetrics,
 }
@@ -155,7 +158,12 @@ impl LaneHandle {
 
     /// What the lane does at present.
     pub fn state(&self) -> LaneState {
-        self.state.borrow().clone()
+        self.told.borrow().state.clone()
+    }
+
+    /// Since when it flows, or does not.
+    pub fn since(&self) -> tokio::time::Instant {
+        self.told.borrow().since
     }
 
     /// What is counted of it.
@@ -167,9 +175,9 @@ impl LaneHandle {
     #[cfg(test)]
     pub(crate) fn by_hand(id: ChannelId, room: usize, settler: Settler, metrics: ChannelMetrics) -> (Self, impl Sized) {
         let (inbox, kept) = mpsc::channel(room);
-        let (announce, state) = watch::channel(LaneState::Flowing);
+        let (announce, told) = watch::channel(Told::now(LaneState::Flowing));
         let (orders, ordered) = Orders::new();
-        let handle = Self { id, inbox, orders, open: Arc::new(AtomicBool::new(true)), state, settler, metrics };
+        let handle = Self { id, inbox, orders, open: Arc::new(AtomicBool::new(true)), told, settler, metrics };
         (handle, (kept, announce, ordered))
     }
 
@@ -230,7 +238,7 @@ impl LaneHandle {
                 self.metrics.matched.inc();
                 Some(self.metrics.hold_in_memory())
             }
-            Own::Canary(_) => match *self.state.borrow() {
+            Own::Canary(_) => match self.told.borrow().state {
                 LaneState::Flowing | LaneState::Probing { .. } => None,
                 LaneState::Paused { .. } | LaneState::Held { .. } | LaneState::Stopped => {
                     debug!(channel = %self.id, canary = %delivery.decision.id, "the lane rests: no canary is sent");
@@ -275,14 +283,14 @@ fn start_in(
 ) -> LaneHandle {
     let (sender, inbox) = mpsc::channel(plan.memory.max(1));
     let open = Arc::new(AtomicBool::new(false));
-    let (announce, state) = watch::channel(first.clone());
+    let (announce, told) = watch::channel(Told::now(first.clone()));
     let (orders, ordered) = Orders::new();
     let handle = LaneHandle {
         id: plan.id.clone(),
         inbox: sender,
         orders,
         open: Arc::clone(&open),
-        state,
+        told,
         settler: tools.settler.clone(),
         metrics: metrics.clone(),
     };

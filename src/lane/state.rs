@@ -34,6 +34,30 @@ pub enum LaneState {
     Stopped,
 }
 
+/// What a lane says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    /// What it does.
+    pub(super) state: LaneState,
+    /// Since when it flows, or does not.
+    pub(super) since: Instant,
+}
+
+impl Told {
+    pub(super) fn now(state: LaneState) -> Self {
+        Self { state, since: Instant::now() }
+    }
+
+    /// From now on `state`. What led from one rest to another one has told nobody anything in between.
+    pub(super) fn turn(&mut self, state: LaneState) {
+        let flows = |state: &LaneState| matches!(state, LaneState::Flowing);
+        if flows(&self.state) != flows(&state) {
+            self.since = Instant::now();
+        }
+        self.state = state;
+    }
+}
+
 impl LaneState {
     /// The index in [`crate::telemetry::metrics::LANE_STATES`].
     pub const fn index(&self) -> usize {

@@ -254,6 +254,14 @@ impl Desk {
         Ok(Put { created: before.is_none(), warnings })
     }
 
+    /// What is wrong with a channel that is not saved, if anything is. Its masks stand for the secrets of the channel with its id.
+    pub async fn check(&self, id: &ChannelId, sent: &Map<String, Value>) -> Result<(), Refusal> {
+        let present = self.present().await?;
+        let kept = present.book.channels().get(id).filter(|_| !present.file.contains(id));
+        let draft = draft::read(id, sent, &present.egress, kept.and_then(|kept| kept.draft()));
+        draft.map(drop).map_err(Refusal::Faulty)
+    }
+
     /// Removes the channel `id`; whether the file has one of this id, which stays.
     pub async fn delete(&self, id: &ChannelId, by: &str, condition: Condition) -> Result<bool, Refusal> {
         let (present, standing) = (self.present().await?, self.standing().await?);

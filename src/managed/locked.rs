@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::writing::toml_text;
 use crate::{
-    channels::{Channel, Endpoint, KINDS, Kind, Occasion, Parcel, judging},
+    channels::{Channel, Endpoint, KINDS, Kind, Occasion, Parcel, form::Form, judging},
     config::{self, ChannelPlan},
     model::{
         ChannelId, Delivery, Filter, Reply, RetryPlan, Secret, Severity, Verdict, filter::KindSet,
@@ -19,7 +19,8 @@ use crate::{
 };
 
 /// What stands for the kind where even that is unknown here.
-static UNKNOWN: Kind = Kind { name: "unknown", concurrency: 1, chat: false, sample: "", build: |_| None };
+static UNKNOWN: Kind =
+    Kind { name: "unknown", concurrency: 1, chat: false, sample: "", form: &Form::NONE, build: |_| None };
 
 /// The keys of a channel that everybody may read, because who cannot read the rest must route by them.
 pub(super) const OPEN_KEYS: [&str; 5] = ["kind", "events", "min_severity", "tools", "agents"];

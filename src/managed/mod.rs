@@ -23,6 +23,8 @@
 //! and what they take in before they have read it, within a second as a rule, goes by what was before. Only at its start does a
 //! worker take nothing in before it knows the log (`app/steward.rs`).
 //!
+//! **By hand** (`form.rs`): a form is filled in with the fields that the kinds declare, becomes what is sent, and goes the same way.
+//!
 //! Absent on purpose: HTTP (`http`), and the running of channels (`app`).
 //!
 //! Start with `draft.rs`, then [`Desk`].
@@ -30,6 +32,7 @@
 mod book;
 mod desk;
 mod draft;
+mod form;
 mod locked;
 mod masks;
 mod trial;
@@ -37,7 +40,13 @@ mod writing;
 
 pub use book::{Book, Kept};
 pub use desk::{Condition, Desk, Present, Put, Refusal, Subject};
+pub use form::{Entry, Filled, Held, Hush, kind_of};
 pub use trial::{Report, try_channel};
+
+pub use crate::channels::{
+    KINDS, Kind,
+    form::{Field, Form, Input},
+};
 
 /// What is wrong with a key of a channel that somebody sent.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Read as _,
     ops::Range,
     path::{Path, PathBuf},
@@ -77,6 +77,8 @@ pub struct Reading<T> {
     pub secrets: Vec<Secret>,
     /// The keys that were asked for as secrets, by their path.
     pub hidden: BTreeMap<String, Hidden>,
+    /// Every key that was asked for, by its path.
+    pub asked: BTreeSet<String>,
 }
 
 /// How a value that is a secret may be shown.
@@ -100,16 +102,16 @@ pub fn read<T>(text: &str, outside: &Outside<'_>, build: impl FnOnce(&mut Settin
             let problem = format!("this is not TOML: {}", error.message());
             Fault::at(text, &place(error), Show::Key, String::new(), problem, hint)
         });
-        let (warnings, secrets, hidden) = Default::default();
-        return Reading { value: None, faults: faults.collect(), warnings, secrets, hidden };
+        let (warnings, secrets, hidden, asked) = Default::default();
+        return Reading { value: None, faults: faults.collect(), warnings, secrets, hidden, asked };
     }
     let notes = Notes::new(text, *outside);
     let mut settings = Settings::new(&notes, document.get_ref(), 0..0, String::new());
     let value = build(&mut settings);
     settings.finish();
-    let hidden = notes.hidden.take();
+    let (hidden, asked) = (notes.hidden.take(), notes.asked.take());
     let (faults, warnings, secrets) = notes.into_parts();
-    Reading { value: Some(value), faults, warnings, secrets, hidden }
+    Reading { value: Some(value), faults, warnings, secrets, hidden, asked }
 }
 
 /// What the tables of one reading share.
@@ -123,6 +125,8 @@ pub(super) struct Notes<'a> {
     secrets: RefCell<Vec<Secret>>,
     /// The keys that were asked for as secrets.
     pub(super) hidden: RefCell<BTreeMap<String, Hidden>>,
+    /// The keys that were asked for.
+    pub(super) asked: RefCell<BTreeSet<String>>,
     /// Files that were read, so that two looks at one key see the same content.
     files: RefCell<BTreeMap<PathBuf, Result<Secret, String>>>,
 }
@@ -137,6 +141,7 @@ impl<'a> Notes<'a> {
             warnings: RefCell::default(),
             secrets: RefCell::default(),
             hidden: RefCell::default(),
+            asked: RefCell::default(),
             files: RefCell::default(),
         }
     }
@@ -145,8 +150,12 @@ impl<'a> Notes<'a> {
         self.faults.borrow_mut().push(Fault::at(self.text, span, show, path, problem, hint));
     }
 
-    pub(super) fn warn(&self, span: &Range<usize>, path: String, problem: String, hint: &str) {
-        self.warnings.borrow_mut().push(Fault::at(self.text, span, Show::Key, path, problem, hint));
+    pub(super) fn fault_of_variable(&self, name: &str, problem: String, hint: &str) {
+        self.faults.borrow_mut().push(Fault::of_variable(name, problem, hint));
+    }
+
+    pub(super) fn warn(&self, span: &Range<usize>, show: Show, path: String, problem: String, hint: &str) {
+        self.warnings.borrow_mut().push(Fault::at(self.text, span, show, path, problem, hint));
     }
 
     pub(super) fn variable(&self, name: &str) -> Option<String> {

@@ -19,6 +19,10 @@ use crate::{
 /// From how many characters on a piece of a URL is taken for a token.
 const TOKEN_CHARS_MIN: usize = 16;
 
+/// The versions of OCSF by their names, in the order of [`Version::ALL`].
+pub(super) const OCSF_VERSIONS: [&str; Version::ALL.len()] =
+    ["1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0", "1.7.0", "1.8.0"];
+
 /// Reads the keys of a `siem` channel.
 pub(super) fn build(settings: &mut Settings<'_>) -> Option<Built> {
     let url = settings
@@ -53,15 +57,13 @@ pub(super) fn build(settings: &mut Settings<'_>) -> Option<Built> {
 
 /// `format` and the keys that go with one format only.
 fn read_format(settings: &mut Settings<'_>) -> Option<Format> {
-    const VERSIONS: [&str; Version::ALL.len()] =
-        ["1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0", "1.7.0", "1.8.0"];
     let choice = settings.choice("format", &["cef", "ocsf", "json"]);
     let default = Shape::default();
     let class = match settings.choice("ocsf_class", &["detection_finding", "security_finding"]) {
         Some(1) => Class::SecurityFinding,
         Some(_) | None => Class::DetectionFinding,
     };
-    let version = settings.choice("ocsf_version", &VERSIONS).map_or(default.version, |index| Version::ALL[index]);
+    let version = settings.choice("ocsf_version", &OCSF_VERSIONS).map_or(default.version, |index| Version::ALL[index]);
     let template = settings.json("template");
     let template = match template.as_ref().map(Template::parse).transpose() {
         Ok(template) => Some(template),

@@ -1,4 +1,4 @@
-//! The first page, the list of approvals, and the page where one is answered.
+//! The list of approvals, and the page where one is answered.
 
 use axum::{
     Extension,
@@ -11,7 +11,7 @@ use axum::{
 use super::{Id, Visit, decisions::asked, field, fields, id_of, lead};
 use crate::{
     approvals::{Answer, Answered, Approval, Click, Name, Outcome, State as Standing, Via},
-    console::{self, ApprovalPage, Approvals, ApprovalsPage, Filter, OverviewPage, Section, Text, Tone, When},
+    console::{self, ApprovalPage, Approvals, ApprovalsPage, Filter, Section, Text, Tone, When},
     http::{
         approvals::{give, is_told},
         catalogue,
@@ -20,21 +20,8 @@ use crate::{
     model::Timestamp,
 };
 
-/// How many a list shows, and the first page.
+/// How many a list shows.
 const LIST: usize = 100;
-const FIRST: usize = 10;
-
-pub(super) async fn overview(
-    State(gate): State<Gate>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-) -> Response {
-    let Approvals { list, more } = some(&gate, Some(Standing::Waiting), FIRST);
-    let known = gate.inside.approvals.known();
-    Visit::new(&gate, &caller, &headers).page("Overview", Some(Section::Overview), |frame| {
-        console::html(&OverviewPage { frame, waiting: list, more_wait: more, known })
-    })
-}
 
 pub(super) async fn list(
     State(gate): State<Gate>,
@@ -58,7 +45,7 @@ pub(super) async fn list(
 }
 
 /// The newest in this state, and whether there are more.
-fn some(gate: &Gate, state: Option<Standing>, most: usize) -> Approvals {
+pub(super) fn some(gate: &Gate, state: Option<Standing>, most: usize) -> Approvals {
     let now = gate.inside.clock.now();
     let mut found = gate.inside.approvals.list(state, most + 1);
     let more = found.len() > most;

@@ -1,27 +1,30 @@
-//! The channels, and an operator's test, pause and resume, by what the API does.
+//! The channels, one of them, and an operator's test, pause and resume, by what the API does.
+//!
+//! A page is made of what the API tells of a channel, and of nothing else: so it can be made of what another worker tells, too.
 
 use axum::{
     Extension,
+    body::Body,
     extract::State,
-    http::{HeaderMap, Method},
+    http::{HeaderMap, Method, StatusCode},
     response::Response,
 };
 use serde_json::Value;
 
-use super::{Id, Visit, id_of, lead};
+use super::{Id, Visit, field, fields, id_of, lead};
 use crate::{
     channel_log::Deed,
-    console::{self, Channel, ChannelsPage, Lane, Section, Text, Tone, When},
+    console::{self, Channel, ChannelPage, ChannelsPage, Lane, Section, Text, Tone, When},
     http::{
-        Inside, Shown, catalogue, channel_changes,
-        channels::{as_json, decide},
+        catalogue, channel_changes,
+        channels::{WHY_CHARS_MAX, as_json, decide, find, one_line},
         guard::{Caller, Gate},
     },
     managed::{Report, Subject},
-    model::{ChannelId, Ending, Timestamp},
+    model::{ChannelId, Role, Timestamp},
 };
 
-/// Where every deed leads.
+/// Where all of them are.
 const PATH: &str = "/channels";
 
 pub(super) async fn list(
@@ -29,40 +32,115 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
-    let inside = &gate.inside;
-    let shown = inside.channels.borrow().clone();
-    let channels = shown.iter().map(|one| channel(one, inside)).collect();
-    let test = catalogue::find(&Method::POST, "/channels/{id}/test");
-    let may_act = test.is_some_and(|route| route.admits(caller.role));
-    Visit::new(&gate, &caller, &headers)
-        .page("Channels", Some(Section::Channels), |frame| console::html(&ChannelsPage { frame, channels, may_act }))
+    let channels = all(&gate).iter().map(|told| channel(told, gate.inside.clock.now())).collect();
+    let (may_act, may_change) = (may_act(caller.role), may_change(caller.role));
+    Visit::new(&gate, &caller, &headers).page("Channels", Some(Section::Channels), |frame| {
+        console::html(&ChannelsPage { frame, channels, may_act, may_change })
+    })
 }
 
-pub(super) async fn pause(State(gate): State<Gate>, Extension(caller): Extension<Caller>, id: Id) -> Response {
-    told(&gate, &caller, &id_of(id), Deed::Pause, "is paused; what it wants waits").await
+/// What the API tells of every channel.
+pub(super) fn all(gate: &Gate) -> Vec<Value> {
+    let shown = gate.inside.channels.borrow().clone();
+    shown.iter().map(|one| as_json(one, &gate.inside)).collect()
 }
 
-pub(super) async fn resume(State(gate): State<Gate>, Extension(caller): Extension<Caller>, id: Id) -> Response {
-    told(&gate, &caller, &id_of(id), Deed::Resume, "is resumed").await
+pub(super) async fn show(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    id: Id,
+) -> Response {
+    let id = id_of(id);
+    let visit = Visit::new(&gate, &caller, &headers);
+    let Ok(shown) = find(&gate.inside, &id) else { return unknown(visit, &id) };
+    let (told, now) = (as_json(&shown, &gate.inside), gate.inside.clock.now());
+    let tries = told["attempts"].as_object().into_iter().flatten();
+    visit.page(&id, Some(Section::Channels), |frame| {
+        console::html(&ChannelPage {
+            frame,
+            policy: policy(&told),
+            attempts: tries.map(|(outcome, count)| (Text::short(outcome), count.as_u64().unwrap_or(0))).collect(),
+            changed: told["changed_by"].as_str().map(|by| (Text::short(by), moment(&told["changed_at"], now))),
+            shadows: told["shadows"].is_object(),
+            channel: channel(&told, now),
+            may_act: may_act(caller.role),
+            may_change: may_change(caller.role),
+        })
+    })
 }
 
-async fn told(gate: &Gate, caller: &Caller, id: &str, deed: Deed, done: &str) -> Response {
-    match decide(&gate.inside, id, deed, caller, None).await {
-        Ok(_) => lead(gate, PATH, Tone::Good, &format!("Channel {id} {done}.")),
-        Err(error) => lead(gate, PATH, Tone::Bad, &format!("{}. Hint: {}.", error.message, error.hint)),
+pub(super) fn unknown(visit: Visit, id: &str) -> Response {
+    let message = format!("There is no channel “{}”.", Text::short(id));
+    let hint = "It may have been deleted. What waited for it became dead letters.";
+    visit.notice(StatusCode::NOT_FOUND, "There is no such channel", Section::Channels, &message, hint)
+}
+
+/// Whether somebody with this role may test, pause and resume.
+fn may_act(role: Role) -> bool {
+    catalogue::find(&Method::POST, "/channels/{id}/test").is_some_and(|route| route.admits(role))
+}
+
+/// Whether somebody with this role may add, change and delete channels.
+pub(super) fn may_change(role: Role) -> bool {
+    catalogue::find(&Method::POST, "/channels/{id}/edit").is_some_and(|route| route.admits(role))
+}
+
+pub(super) async fn pause(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    body: Body,
+) -> Response {
+    told(&gate, &caller, (&id_of(id), Deed::Pause), body, "is paused; what it wants waits").await
+}
+
+pub(super) async fn resume(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    body: Body,
+) -> Response {
+    told(&gate, &caller, (&id_of(id), Deed::Resume), body, "is resumed").await
+}
+
+async fn told(gate: &Gate, caller: &Caller, (id, deed): (&str, Deed), body: Body, done: &str) -> Response {
+    let fields = fields(body).await.unwrap_or_default();
+    let why: String = field(&fields, "why").unwrap_or_default().chars().take(WHY_CHARS_MAX).collect();
+    let to = back(&fields, id);
+    match decide(&gate.inside, id, deed, caller, one_line(&why)).await {
+        Ok(_) => lead(gate, &to, Tone::Good, &format!("Channel {id} {done}.")),
+        Err(error) => lead(gate, &to, Tone::Bad, &format!("{}. Hint: {}.", error.message, error.hint)),
     }
 }
 
-pub(super) async fn test(State(gate): State<Gate>, Extension(caller): Extension<Caller>, id: Id) -> Response {
+/// The page that the button was on.
+fn back(fields: &[(String, String)], id: &str) -> String {
+    let is_own = field(fields, "back") == Some("channel");
+    id.parse::<ChannelId>().ok().filter(|_| is_own).map_or_else(|| PATH.to_owned(), |id| path(id.as_str()))
+}
+
+/// The page of a channel.
+pub(super) fn path(id: &str) -> String {
+    format!("{PATH}/{id}")
+}
+
+pub(super) async fn test(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    body: Body,
+) -> Response {
     let Ok(id) = id_of(id).parse::<ChannelId>() else {
         return lead(&gate, PATH, Tone::Bad, "There is no such channel.");
     };
+    let to = back(&fields(body).await.unwrap_or_default(), id.as_str());
     match channel_changes::try_out(&gate.inside, &caller, &id, Subject::Present, None).await {
         Ok(report) => {
             let tone = if report.delivered { Tone::Good } else { Tone::Bad };
-            lead(&gate, PATH, tone, &said(&report))
+            lead(&gate, &to, tone, &said(&report))
         }
-        Err(refusal) => lead(&gate, PATH, Tone::Bad, &format!("{refusal}. Hint: {}.", refusal.hint())),
+        Err(refusal) => lead(&gate, &to, Tone::Bad, &format!("{refusal}. Hint: {}.", refusal.hint())),
     }
 }
 
@@ -73,35 +151,69 @@ fn said(report: &Report) -> String {
     format!("{} {outcome}: “{}” after {took} ms. {}.", report.channel, report.reply, report.meaning)
 }
 
-/// A channel as it is shown at this moment: what the API says of it, in the words of a page.
-fn channel(shown: &Shown, inside: &Inside) -> Channel {
-    let (now, told) = (inside.clock.now(), as_json(shown, inside));
+/// A moment that the API tells.
+fn moment(told: &Value, now: Timestamp) -> Option<When> {
+    told.as_str().and_then(|text| text.parse().ok()).map(|at| When::new(at, now))
+}
+
+/// What the API tells of a channel, in the words of a page.
+pub(super) fn channel(told: &Value, now: Timestamp) -> Channel {
     let text = |key: &str| told[key].as_str().map(Text::short);
+    let count = |key: &str| told[key].as_u64().unwrap_or(0);
     let list = |key: &str| told[key].as_array().into_iter().flatten().filter_map(Value::as_str);
     let narrowed = |key: &str, what: &str| {
         let patterns: Vec<&str> = list(key).collect();
         (!patterns.is_empty()).then(|| Text::short(&format!("{what} {}", patterns.join(", "))))
     };
     let state = told["state"].as_str().unwrap_or_default();
-    let metrics = shown.lane.as_ref().map(crate::lane::LaneHandle::metrics);
-    let last_success = metrics.map(|metrics| metrics.last_success.get()).filter(|seconds| *seconds > 0);
     let waiting = |place: &str| told["waiting"][place].as_i64().unwrap_or(0);
+    let (stopper, lane) = (&told["paused_by"], Lane::ALL.into_iter().find(|lane| lane.word() == state));
     Channel {
-        id: Text::short(shown.id.as_str()),
+        id: text("id").unwrap_or_default(),
         kind: text("kind").unwrap_or_default(),
         endpoint: text("endpoint").unwrap_or_default(),
-        lane: Lane::ALL.into_iter().find(|lane| lane.word() == state).unwrap_or(Lane::Unreadable),
-        why: text("why"),
-        until: told["until"].as_str().and_then(|until| until.parse().ok()).map(|until| When::new(until, now)),
-        stopped_by: told["paused_by"]["name"].as_str().map(Text::short),
+        lane: lane.unwrap_or(Lane::Unreadable),
+        // Where a channel cannot be read, the API says why in a key of its own.
+        why: text("unreadable").or_else(|| text("why")),
+        since: moment(&told["since"], now),
+        until: moment(&told["until"], now),
+        stopped_by: stopper["name"].as_str().map(|name| (Text::short(name), moment(&stopper["at"], now))),
         events: list("events").map(Text::short).collect(),
         min_severity: text("min_severity").unwrap_or_default(),
         narrowed: [narrowed("tools", "tools"), narrowed("agents", "agents")].into_iter().flatten().collect(),
         in_file: told["source"] == "file",
-        last_success: last_success
-            .map(|seconds| When::new(Timestamp::from_unix_millis(seconds.saturating_mul(1_000)), now)),
-        waiting: waiting("memory") + waiting("lane_queue"),
-        delivered: metrics.map_or(0, |metrics| metrics.endings(Ending::Delivered)),
-        dead: metrics.map_or(0, |metrics| metrics.endings(Ending::Dead)),
+        last_success: moment(&told["last_success"], now),
+        waiting: (waiting("memory"), waiting("lane_queue")),
+        delivered: count("delivered"),
+        folded: count("folded"),
+        dead: count("dead"),
     }
+}
+
+/// How it delivers, in words.
+fn policy(told: &Value) -> Vec<(&'static str, Text)> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let retry = &told["retry"];
+    let never = || String::from("never");
+    let digest = told["digest_over"].as_u64().map_or_else(never, |over| format!("when more than {over} wait"));
+    let canary = told["canary"].as_str().map_or_else(never, |every| format!("every {every}"));
+    let retries = format!(
+        "{} attempts, waiting {} at first and {} at most, until it is {} old",
+        retry["attempts"],
+        text(&retry["first"]),
+        text(&retry["longest"]),
+        text(&retry["max_age"])
+    );
+    let mut policy = vec![
+        ("Rate limit", text(&told["rate_limit"])),
+        ("Concurrency", text(&told["concurrency"])),
+        ("Timeout", text(&told["timeout"])),
+        ("Retry", retries),
+        ("Digests", digest),
+        ("Canary", canary),
+    ];
+    if told["notices"] == true {
+        policy.push(("Notices", String::from("it is told of other channels' trouble")));
+    }
+    policy.into_iter().map(|(what, how)| (what, Text::short(&how))).collect()
 }

@@ -8,10 +8,14 @@
 //! page of ours, which asks again by itself: this time the request is ours, and carries the cookie. A mark in the address says
 //! that this was done, so that it is not done twice.
 
+mod apologies;
 mod approvals;
 mod channels;
 mod decisions;
 mod flash;
+mod forms;
+mod overview;
+mod removing;
 mod signing_in;
 #[cfg(test)]
 mod tests;
@@ -43,14 +47,21 @@ const FORM_BYTES_MAX: usize = 16 * 1024;
 /// The mark of a request that a page of ours has sent anew.
 const MARK: &str = "continued";
 
+pub(super) use apologies::for_people;
+
 pub(super) fn routes(gate: Gate) -> Router {
     Router::new()
-        .route("/", get(approvals::overview))
+        .route("/", get(overview::show))
         .route("/sign-in", get(signing_in::form).post(signing_in::sign_in))
         .route("/sign-out", post(signing_in::sign_out))
         .route("/approvals", get(approvals::list))
         .route("/approvals/{id}", get(approvals::show).post(approvals::answer))
         .route("/channels", get(channels::list))
+        .route("/channels/new", get(forms::kinds))
+        .route("/channels/new/{kind}", get(forms::blank).post(forms::make))
+        .route("/channels/{id}", get(channels::show))
+        .route("/channels/{id}/edit", get(forms::edit).post(forms::change))
+        .route("/channels/{id}/delete", get(removing::ask).post(removing::delete))
         .route("/channels/{id}/test", post(channels::test))
         .route("/channels/{id}/pause", post(channels::pause))
         .route("/channels/{id}/resume", post(channels::resume))
@@ -118,8 +129,25 @@ fn lead(gate: &Gate, to: &str, tone: Tone, text: &str) -> Response {
     response
 }
 
+/// Who is signed in, for a page that is for everybody.
+fn viewer_of(gate: &Gate, headers: &HeaderMap) -> Option<Viewer> {
+    let tokens = gate.inside.tokens.borrow().clone();
+    let known = gate.sessions.find(headers, &tokens, gate.inside.clock.now()).ok()?;
+    Some(Viewer { name: Text::short(&known.name), role: known.role })
+}
+
+/// Where somebody goes on who cannot go on here.
+fn way_out(viewer: Option<&Viewer>) -> (String, &'static str) {
+    let may_look = |viewer: &Viewer| catalogue::find(&Method::GET, "/").is_some_and(|route| route.admits(viewer.role));
+    if viewer.is_some_and(may_look) {
+        (String::from("/"), "Overview")
+    } else {
+        (String::from("/sign-in"), "Sign in with another token")
+    }
+}
+
 /// How the guard turns somebody away from a page.
-pub(super) fn refusal(error: &ApiError, request: &Request, route: &str) -> Response {
+pub(super) fn refusal(gate: &Gate, error: &ApiError, request: &Request, route: &str) -> Response {
     // Where a form leads that has a page of its own; other forms lead to the first page.
     let has_page = catalogue::find(&Method::GET, route).is_some();
     let path = if has_page { request.uri().path() } else { "/" };
@@ -134,13 +162,14 @@ pub(super) fn refusal(error: &ApiError, request: &Request, route: &str) -> Respo
         let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
         return see_other(&format!("/sign-in?next={next}"));
     }
+    let viewer = viewer_of(gate, request.headers());
     let way = if has_page && !request.method().is_safe() {
         (path.to_owned(), "Back to the page")
     } else {
-        (String::from("/sign-in"), "Sign in with another token")
+        way_out(viewer.as_ref())
     };
-    let frame = Frame::bare("This may not be done");
-    let (message, hint) = (Text::long(&error.message), Text::long(error.hint));
+    let frame = Frame { viewer, ..Frame::bare("This may not be done") };
+    let (message, hint) = (forms::sentence(&error.message), forms::sentence(error.hint));
     page(error.status, console::html(&NoticePage { frame, message, hint, way }))
 }
 
@@ -173,7 +202,12 @@ fn id_of(id: Id) -> String {
 
 /// The fields of a form; `None` of one that is too large or did not arrive whole.
 async fn fields(body: Body) -> Option<Vec<(String, String)>> {
-    let bytes = axum::body::to_bytes(body, FORM_BYTES_MAX).await.ok()?;
+    fields_within(body, FORM_BYTES_MAX).await
+}
+
+/// The same of a form of this size at most, in bytes.
+async fn fields_within(body: Body, limit: usize) -> Option<Vec<(String, String)>> {
+    let bytes = axum::body::to_bytes(body, limit).await.ok()?;
     Some(url::form_urlencoded::parse(&bytes).into_owned().collect())
 }
 

@@ -207,3 +207,104 @@ async fn pages_are_strict_and_their_look_is_kept_for_ever_under_its_own_name() {
     }
     assert_eq!(send(&house, "GET /assets/console.css", "", "").await.status, 404);
 }
+
+#[tokio::test]
+async fn who_may_not_change_channels_sees_nothing_to_change_them_with_and_is_refused() {
+    let house = House::open().await;
+    house.show_channel("soc");
+    let (auditor, analyst, admin) =
+        (signed_in(&house, "auditor").await, signed_in(&house, "analyst").await, signed_in(&house, "admin").await);
+    for path in ["/channels", "/channels/soc", "/"] {
+        let page = send(&house, &format!("GET {path}"), &auditor, "").await;
+        let forms: Vec<&str> = page.body.split("<form").skip(1).filter_map(|rest| rest.split('>').next()).collect();
+        assert_eq!(forms, [r#" method="post" action="/sign-out""#], "{path}: {}", page.body);
+        assert!(!page.body.contains("/channels/new") && !page.body.contains("/edit"), "{path}: {}", page.body);
+        assert!(page.status == 200 && page.body.contains("soc") || path == "/", "{path}: {}", page.body);
+    }
+    let page = send(&house, "GET /channels/soc", &analyst, "").await;
+    assert!(page.body.contains(r#"id="pause""#) && !page.body.contains("/channels/soc/edit"), "{}", page.body);
+    let page = send(&house, "GET /channels", &admin, "").await;
+    assert!(page.body.contains(r#"href="/channels/new""#), "{}", page.body);
+    for cookie in [&auditor, &analyst] {
+        for line in [
+            "GET /channels/new",
+            "GET /channels/new/slack",
+            "POST /channels/new/slack",
+            "GET /channels/soc/edit",
+            "POST /channels/soc/edit",
+            "GET /channels/soc/delete",
+            "POST /channels/soc/delete",
+        ] {
+            let answer = send(&house, line, &format!("{cookie}{OURS}"), "").await;
+            assert!(answer.status == 403 && answer.body.contains("may not change channels"), "{line}: {}", answer.body);
+            assert!(answer.body.contains(r#"aria-label="Console""#), "it is in the frame: {}", answer.body);
+        }
+    }
+    let foreign = format!("{admin}sec-fetch-site: cross-site\r\n");
+    for line in ["POST /channels/new/slack", "POST /channels/soc/edit", "POST /channels/soc/delete"] {
+        let answer = send(&house, line, &foreign, "id=x&action=save").await;
+        assert!(answer.status == 403 && answer.body.starts_with("<!doctype html>"), "{line}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_channel_of_the_file_is_read_only_and_what_is_not_there_is_said() {
+    let house = House::open().await;
+    house.show_channel("soc");
+    let admin = signed_in(&house, "admin").await;
+    for (line, status, says) in [
+        ("GET /channels/soc/edit", 409, "is of the worker&#39;s configuration file, and is read-only here"),
+        ("POST /channels/soc/edit", 409, "is of the worker&#39;s configuration file, and is read-only here"),
+        ("GET /channels/soc/delete", 409, "is of the worker&#39;s configuration file, and is read-only here"),
+        ("GET /channels/other", 404, "There is no channel “other”"),
+        ("GET /channels/other/edit", 404, "There is no channel “other”"),
+        ("GET /channels/other/delete", 404, "There is no channel “other”"),
+        ("GET /channels/%ff", 404, "There is no channel"),
+        ("GET /channels/new/pager", 404, "There is no such kind of channel"),
+        ("POST /channels/new/pager", 404, "There is no such kind of channel"),
+    ] {
+        let answer = send(&house, line, &format!("{admin}{OURS}"), "action=save").await;
+        assert!(answer.status == status && answer.body.contains(says), "{line}: {} {}", answer.status, answer.body);
+        assert!(answer.body.contains(r#"aria-label="Console""#), "it is in the frame: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn without_a_key_the_page_says_that_no_channel_can_be_added_and_what_to_do() {
+    let house = House::open_without_key().await;
+    let admin = signed_in(&house, "admin").await;
+    for path in ["/channels/new", "/channels/new/slack"] {
+        let page = send(&house, &format!("GET {path}"), &admin, "").await;
+        assert!(page.status == 503 && page.body.contains("Set INTERVEN_ALERTS_KEY"), "{path}: {}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn errors_are_pages_for_people_and_json_for_programs() {
+    let house = House::open().await;
+    let auditor = signed_in(&house, "auditor").await;
+    let browser = format!("{auditor}accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n");
+    let long = "a".repeat(9_000);
+    for (line, status, says) in [
+        ("GET /nothing", 404, "There is nothing here"),
+        ("GET /channels/soc/nothing", 404, "There is nothing here"),
+        ("DELETE /channels", 405, "This cannot be done here"),
+        (&format!("GET /{long}"), 414, "That was too much"),
+    ] {
+        let page = send(&house, line, &browser, "").await;
+        assert!(page.status == status && page.body.contains(says), "{line}: {}", page.body);
+        assert!(page.body.starts_with("<!doctype html>") && page.body.contains("<b>auditor</b>"), "{}", page.body);
+        assert_eq!(page.headers("content-type"), ["text/html; charset=utf-8"]);
+        assert_eq!(page.headers("content-security-policy"), [super::POLICY]);
+        let program = send(&house, line, &auditor, "").await;
+        assert!(program.status == status && program.body.starts_with(r#"{"error":{"#), "{line}: {}", program.body);
+    }
+    let refused = send(&house, "DELETE /channels", &browser, "").await;
+    assert_eq!(refused.header("allow").replace(' ', ""), "GET,HEAD");
+    let stranger = send(&house, "GET /nothing", "accept: text/html\r\n", "").await;
+    assert!(stranger.status == 404 && !stranger.body.contains(r#"aria-label="Console""#), "{}", stranger.body);
+    for line in ["GET /api/nothing", "GET /v1/nothing", "GET /api/channels/nothing"] {
+        let answer = send(&house, line, &browser, "").await;
+        assert!(answer.status == 404 && answer.body.starts_with(r#"{"error":{"#), "{line}: {}", answer.body);
+    }
+}

@@ -68,7 +68,7 @@ fn asset_name() -> &'static str {
 }
 
 fn request(route: &Route, header: &str) -> String {
-    let path = route.path.replace("{id}", "nothing").replace("{name}", asset_name());
+    let path = route.path.replace("{id}", "nothing").replace("{name}", asset_name()).replace("{kind}", "slack");
     let body = if route.method.is_safe() { "" } else { "{}" };
     format!(
         "{} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n{header}\

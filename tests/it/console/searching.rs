@@ -49,7 +49,7 @@ async fn an_auditor_searches_for_a_decision_and_sees_who_was_told_of_it_and_who_
     }
     browser.picture("list").await;
 
-    browser.click(".search summary").await;
+    browser.click("details summary").await;
     browser.type_into("#tool", "slack.post_*").await;
     browser.click("#kind-DENY").await;
     browser.picture("form").await;

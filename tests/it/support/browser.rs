@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// The key of an element's id. Source: W3C WebDriver, "Elements".
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// Two keys. Source: W3C WebDriver, "Keyboard actions".
+pub(crate) const TAB: &str = "\u{e004}";
+pub(crate) const ENTER: &str = "\u{e007}";
+
 /// How a page is looked at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Eye {
@@ -130,6 +134,38 @@ impl Browser {
     /// Types into what this CSS selector means.
     pub(crate) async fn type_into(&self, selector: &str, text: &str) {
         self.act(selector, "value", &json!({"text": text})).await;
+    }
+
+    /// Empties what this CSS selector means.
+    pub(crate) async fn clear(&self, selector: &str) {
+        self.act(selector, "clear", &json!({})).await;
+    }
+
+    /// Presses keys, one after the other, wherever the focus is: a text, or one of the keys that WebDriver names by a private
+    /// character, such as [`TAB`].
+    pub(crate) async fn press(&self, keys: &str) {
+        let presses = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|deed| json!({"type": deed, "value": key.to_string()})));
+        let actions = json!([{"type": "key", "id": "keyboard", "actions": presses.collect::<Vec<_>>()}]);
+        let done = self.order("/actions", &json!({ "actions": actions })).await;
+        assert!(done["error"].is_null(), "{done}");
+    }
+
+    /// The id of what has the focus; empty where that has none.
+    pub(crate) async fn focus(&self) -> String {
+        let script = json!({"script": "return document.activeElement?.id ?? ''", "args": []});
+        self.order("/execute/sync", &script).await.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Goes on from one thing to the next, as somebody without a mouse does, until it comes to the one with this id.
+    pub(crate) async fn tab_to(&self, id: &str) {
+        let mut passed = Vec::new();
+        while self.focus().await != id {
+            assert!(passed.len() < 60, "`{id}` is not come to by the keyboard, but {passed:?} are");
+            self.press(TAB).await;
+            passed.push(self.focus().await);
+        }
     }
 
     /// Does something with what this CSS selector means, as soon as it is there. A page that lives may put another in its place between

@@ -1,0 +1,392 @@
+//! Channels added and edited in a browser.
+//!
+//! A form is shown with what stands in it, and is sent whole. It becomes a channel as `PUT` takes it and goes the same way, so it is
+//! held against the same rules; what is wrong stands at its field, and nothing that was typed is lost. Secrets are the exception: no
+//! page shows one (`forms/sealed.rs` says what becomes of them between two presses).
+//!
+//! The form carries the version of the channel that it was made upon. Where somebody has changed the channel meanwhile, nothing is
+//! saved: the form is shown again with what was typed, and says where the channel has become something else.
+
+mod sealed;
+mod showing;
+
+pub(super) use showing::sentence;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{Id, Visit, channels, field, fields_within, id_of, lead};
+use crate::{
+    console::{self, Aim, Choice, Fault, FormPage, KindsPage, Section, Text, Tone, Tried},
+    http::{
+        channel_changes,
+        channels::{as_json, find},
+        guard::{Caller, Gate},
+    },
+    managed::{Complaint, Condition, Filled, KINDS, Kind, Put, Refusal, Report, Subject, kind_of},
+    model::ChannelId,
+};
+
+/// The largest form, in bytes: a channel of 64 KiB, percent-encoded, and its secrets sealed.
+const FORM_BYTES_MAX: usize = 320 * 1024;
+
+/// What stands for an id where none can be read yet, so that the other faults are told, too.
+const SOME_ID: &str = "channel";
+
+pub(super) async fn kinds(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Response {
+    let visit = Visit::new(&gate, &caller, &headers);
+    if gate.inside.key.is_none() {
+        return no_key(visit);
+    }
+    let choice = |kind: &&Kind| Choice { name: kind.name, title: kind.form.title, sentence: kind.form.sentence };
+    let kinds = KINDS.iter().map(choice).collect();
+    visit.page("Add a channel", Some(Section::Channels), |frame| console::html(&KindsPage { frame, kinds }))
+}
+
+pub(super) async fn blank(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    kind: Id,
+) -> Response {
+    let visit = Visit::new(&gate, &caller, &headers);
+    let Some(kind) = kind_of(&id_of(kind)) else { return no_such_kind(visit) };
+    if gate.inside.key.is_none() {
+        return no_key(visit);
+    }
+    Sheet::of(&gate, &caller, kind, None).page(visit, StatusCode::OK)
+}
+
+pub(super) async fn make(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    kind: Id,
+    body: Body,
+) -> Response {
+    let visit = Visit::new(&gate, &caller, &headers);
+    let Some(kind) = kind_of(&id_of(kind)) else { return no_such_kind(visit) };
+    let Some(pairs) = fields_within(body, FORM_BYTES_MAX).await else { return too_large(visit) };
+    Sheet::of(&gate, &caller, kind, None).press(visit, &pairs).await
+}
+
+pub(super) async fn edit(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    id: Id,
+) -> Response {
+    let (id, visit) = (id_of(id), Visit::new(&gate, &caller, &headers));
+    match Known::find(&gate, &id) {
+        Known::Here(kind, known) => Sheet::of(&gate, &caller, kind, Some(known)).page(visit, StatusCode::OK),
+        Known::OfFile => of_file(visit, &id),
+        Known::Unheard => unheard(visit, &id),
+        Known::Nowhere => channels::unknown(visit, &id),
+    }
+}
+
+pub(super) async fn change(
+    State(gate): State<Gate>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    id: Id,
+    body: Body,
+) -> Response {
+    let (id, visit) = (id_of(id), Visit::new(&gate, &caller, &headers));
+    let Some(pairs) = fields_within(body, FORM_BYTES_MAX).await else { return too_large(visit) };
+    let sheet = match Known::find(&gate, &id) {
+        Known::Here(kind, known) => Sheet::of(&gate, &caller, kind, Some(known)),
+        Known::OfFile => return of_file(visit, &id),
+        Known::Unheard => return unheard(visit, &id),
+        // It was deleted while somebody edited it. What was typed is not lost: it becomes a new channel, if that is wanted.
+        Known::Nowhere => match (field(&pairs, "kind").and_then(kind_of), id.parse::<ChannelId>()) {
+            (Some(kind), Ok(id)) => {
+                Sheet::of(&gate, &caller, kind, Some(Channel { id, config: None, version: None, by: None }))
+            }
+            _ => return channels::unknown(visit, &id),
+        },
+    };
+    sheet.press(visit, &pairs).await
+}
+
+/// A channel that is edited.
+struct Channel {
+    id: ChannelId,
+    /// As it is shown, secrets masked; `None` where this worker cannot read it, or it is gone.
+    config: Option<Map<String, Value>>,
+    /// `None` where it is gone.
+    version: Option<Uuid>,
+    /// Who made it so.
+    by: Option<String>,
+}
+
+/// What is known of the channel in an address.
+enum Known {
+    Here(&'static Kind, Channel),
+    OfFile,
+    /// It is of a kind that this worker has never heard of.
+    Unheard,
+    Nowhere,
+}
+
+impl Known {
+    fn find(gate: &Gate, id: &str) -> Self {
+        let Ok(shown) = find(&gate.inside, id) else { return Self::Nowhere };
+        let told = as_json(&shown, &gate.inside);
+        if told["source"] == "file" {
+            return Self::OfFile;
+        }
+        let Some(kind) = told["kind"].as_str().and_then(kind_of) else { return Self::Unheard };
+        let by = told["changed_by"].as_str().map(str::to_owned);
+        let config = told["config"].as_object().cloned();
+        Self::Here(kind, Channel { id: shown.id, config, version: shown.version, by })
+    }
+}
+
+/// A form under somebody's hands.
+struct Sheet<'a> {
+    gate: &'a Gate,
+    caller: &'a Caller,
+    kind: &'static Kind,
+    /// `None` for one that is to be made.
+    channel: Option<Channel>,
+    /// The id, as it was typed.
+    id: String,
+    filled: Filled,
+    /// The version that the form was made upon.
+    version: String,
+    complaints: Vec<Complaint>,
+    meanwhile: Option<String>,
+    tried: Option<Tried>,
+}
+
+impl<'a> Sheet<'a> {
+    /// The form as it is before anybody types.
+    fn of(gate: &'a Gate, caller: &'a Caller, kind: &'static Kind, channel: Option<Channel>) -> Self {
+        let config = channel.as_ref().and_then(|channel| channel.config.as_ref());
+        let filled = config.map_or_else(|| Filled::blank(kind), |config| Filled::of(kind, config));
+        let version = channel.as_ref().map(version_of).unwrap_or_default();
+        let (complaints, meanwhile, tried, id) = Default::default();
+        Self { gate, caller, kind, channel, id, filled, version, complaints, meanwhile, tried }
+    }
+
+    /// Where the form is, and is sent to.
+    fn path(&self) -> String {
+        match &self.channel {
+            Some(channel) => format!("/channels/{}/edit", channel.id),
+            None => format!("/channels/new/{}", self.kind.name),
+        }
+    }
+
+    /// Does what a button asks for.
+    async fn press(mut self, visit: Visit, pairs: &[(String, String)]) -> Response {
+        let (key, now) = (self.gate.sessions.key(), self.gate.inside.clock.now());
+        let sealed = field(pairs, "sealed").unwrap_or_default();
+        let held = sealed::open(key, sealed, (&self.caller.name, &self.path()), now);
+        let present = self.channel.as_ref().and_then(|channel| channel.config.as_ref());
+        self.filled = Filled::sent(self.kind, pairs, &held, present);
+        field(pairs, "id").unwrap_or_default().trim().clone_into(&mut self.id);
+        field(pairs, "version").unwrap_or_default().clone_into(&mut self.version);
+
+        let id = match &self.channel {
+            Some(channel) => Ok(channel.id.clone()),
+            None => self.id.parse::<ChannelId>().map_err(|_| bad_id(&self.id)),
+        };
+        self.complaints = self.filled.complaints().to_vec();
+        self.complaints.extend(id.as_ref().err().cloned());
+        if let Ok(id) = &id
+            && self.complaints.is_empty()
+        {
+            return if field(pairs, "action") == Some("test") {
+                self.test(visit, id).await
+            } else {
+                self.save(visit, id).await
+            };
+        }
+        // Every fault at once, also where one of them is known already.
+        let id = id.ok().or_else(|| SOME_ID.parse().ok());
+        if let Some(id) = id
+            && let Err(Refusal::Faulty(faults)) = self.gate.inside.desk.check(&id, &self.filled.channel()).await
+        {
+            self.complaints.extend(faults);
+        }
+        self.page(visit, StatusCode::UNPROCESSABLE_ENTITY)
+    }
+
+    async fn test(mut self, visit: Visit, id: &ChannelId) -> Response {
+        let subject = Subject::Sent(self.filled.channel());
+        match channel_changes::try_out(&self.gate.inside, self.caller, id, subject, None).await {
+            Ok(report) => {
+                self.tried = Some(tried(&report));
+                self.page(visit, StatusCode::OK)
+            }
+            Err(refusal) => self.refused(visit, refusal),
+        }
+    }
+
+    async fn save(self, visit: Visit, id: &ChannelId) -> Response {
+        let condition = match self.version.parse() {
+            Ok(version) => Condition::Version(version),
+            Err(_) => Condition::Absent,
+        };
+        let (inside, channel) = (&self.gate.inside, self.filled.channel());
+        match channel_changes::put_channel(inside, self.caller, id.as_str(), &channel, condition).await {
+            Ok(Put { created, warnings }) => {
+                let done = if created { "is made. Test it to see a card arrive" } else { "is saved" };
+                let warned = |Complaint { key, problem, hint }: &Complaint| format!(" But: {key} {problem}: {hint}.");
+                let warned: String = warnings.iter().map(warned).collect();
+                let tone = if warnings.is_empty() { Tone::Good } else { Tone::Bad };
+                lead(self.gate, &channels::path(id.as_str()), tone, &format!("Channel {id} {done}.{warned}"))
+            }
+            Err(refusal) => self.refused(visit, refusal),
+        }
+    }
+
+    /// The form again, with why nothing was done.
+    fn refused(mut self, visit: Visit, refusal: Refusal) -> Response {
+        let (status, _) = channel_changes::status_and_code(&refusal);
+        let at_id = |problem: &str| Complaint {
+            key: String::from("id"),
+            problem: problem.to_owned(),
+            hint: String::from("give this one another name, or go to that one and edit it"),
+        };
+        match (refusal, &self.channel) {
+            (Refusal::Faulty(faults), _) => self.complaints = faults,
+            (Refusal::NoKey, _) => return no_key(visit),
+            (Refusal::Changed(_), None) => self.complaints.push(at_id("is taken by another channel")),
+            (Refusal::Provisioned(_), None) => {
+                self.complaints.push(at_id("is taken by a channel of the worker's file"));
+            }
+            (Refusal::Changed(id), Some(_)) => self.catch_up(&id),
+            (other, _) => self.complaints.push(Complaint {
+                key: String::new(),
+                problem: other.to_string(),
+                hint: other.hint().to_owned(),
+            }),
+        }
+        self.page(visit, status)
+    }
+
+    /// Somebody changed the channel meanwhile: the next press is made upon what it is now.
+    fn catch_up(&mut self, id: &ChannelId) {
+        match Known::find(self.gate, id.as_str()) {
+            Known::Here(_, channel) => {
+                let by = channel.by.as_deref().unwrap_or("somebody");
+                self.meanwhile = Some(format!("{by} changed this channel while you edited it."));
+                self.version = version_of(&channel);
+                self.channel = Some(channel);
+            }
+            Known::OfFile | Known::Unheard | Known::Nowhere => {
+                self.meanwhile = Some(String::from("somebody deleted this channel while you edited it."));
+                self.version = String::new();
+                self.channel = Some(Channel { id: id.clone(), config: None, version: None, by: None });
+            }
+        }
+    }
+
+    fn page(self, visit: Visit, status: StatusCode) -> Response {
+        let (path, now) = (self.path(), self.gate.inside.clock.now());
+        let sealed = sealed::seal(self.gate.sessions.key(), &self.filled.held(), (&self.caller.name, &path), now);
+        let config = self.channel.as_ref().and_then(|channel| channel.config.as_ref());
+        let meanwhile = config.filter(|_| self.meanwhile.is_some()).map(|config| Filled::of(self.kind, config));
+        let (of_id, others): (Vec<_>, Vec<_>) = self.complaints.into_iter().partition(|one| one.key == "id");
+        let (fields, mut faults) = showing::fields(&self.filled, &others, meanwhile.as_ref());
+        let is_more = |key: &str| self.filled.field_of(key).is_some_and(|field| field.more);
+        let (more, first) = fields.into_iter().partition(|field| is_more(field.key));
+        let unreadable = self.channel.as_ref().is_some_and(|one| one.config.is_none() && one.version.is_some());
+        if unreadable {
+            faults.push(Fault {
+                problem: Text::short("This worker cannot read the channel"),
+                hint: Text::short("What is entered here takes its place as a whole."),
+            });
+        }
+        let of_id: Vec<Fault> = of_id.iter().map(showing::fault).collect();
+        let (aim, leave, title) = if let Some(Channel { id, .. }) = &self.channel {
+            (Aim::Change { id: Text::short(id.as_str()) }, channels::path(id.as_str()), format!("Edit {id}"))
+        } else {
+            let title = format!("Add a channel: {}", self.kind.form.title);
+            (Aim::Make { id: self.id, faults: of_id }, String::from("/channels/new"), title)
+        };
+        let mut response = visit.page(&title, Some(Section::Channels), |frame| {
+            console::html(&FormPage {
+                frame,
+                kind: self.kind.form.title,
+                name: self.kind.name,
+                steps: self.kind.form.steps,
+                aim,
+                action: path,
+                leave,
+                version: self.version,
+                sealed,
+                first,
+                more,
+                faults,
+                meanwhile: self.meanwhile.as_deref().map(Text::long),
+                tried: self.tried,
+            })
+        });
+        *response.status_mut() = status;
+        response
+    }
+}
+
+fn version_of(channel: &Channel) -> String {
+    channel.version.map(|version| version.to_string()).unwrap_or_default()
+}
+
+fn tried(report: &Report) -> Tried {
+    Tried {
+        delivered: report.delivered,
+        status: report.status,
+        reply: Text::long(&report.reply),
+        meaning: sentence(report.meaning),
+        endpoint: Text::short(&report.endpoint),
+        took: format!("{} ms", report.took.as_millis()),
+    }
+}
+
+fn bad_id(typed: &str) -> Complaint {
+    let problem = if typed.is_empty() { "is missing" } else { "must be 1 to 64 characters of a-z, 0-9 and -" };
+    let hint = "name the channel, as in soc-slack";
+    Complaint { key: String::from("id"), problem: problem.to_owned(), hint: hint.to_owned() }
+}
+
+fn no_such_kind(visit: Visit) -> Response {
+    let (message, hint) = ("There is no such kind of channel.", "Choose one of those that there are.");
+    visit.notice(StatusCode::NOT_FOUND, "There is no such kind", Section::Channels, message, hint)
+}
+
+fn no_key(visit: Visit) -> Response {
+    let message = "This worker has no key, and a channel with its secrets must not be kept unsealed on the broker.";
+    let hint = "Set INTERVEN_ALERTS_KEY to the same secret text in every worker of the pool (openssl rand -base64 32 makes one), and restart them. Or write the channel into the configuration file.";
+    visit.notice(StatusCode::SERVICE_UNAVAILABLE, "No channel can be added here", Section::Channels, message, hint)
+}
+
+fn of_file(visit: Visit, id: &str) -> Response {
+    let message = format!("The channel {id} is of the worker's configuration file, and is read-only here.");
+    let hint = "Change it in the file: the worker takes a changed file over while it runs.";
+    visit.notice(StatusCode::CONFLICT, "This channel is changed in the file", Section::Channels, &message, hint)
+}
+
+fn unheard(visit: Visit, id: &str) -> Response {
+    let message = format!("The channel {id} is of a kind that this worker does not know.");
+    let hint = "A newer worker of the pool made it: edit it there.";
+    visit.notice(StatusCode::CONFLICT, "This channel cannot be edited here", Section::Channels, &message, hint)
+}
+
+fn too_large(visit: Visit) -> Response {
+    let message = "The form is larger than a channel can be, or did not arrive whole. Nothing was done.";
+    let hint = "Go back, and enter less.";
+    visit.notice(StatusCode::PAYLOAD_TOO_LARGE, "Nothing was done", Section::Channels, message, hint)
+}
