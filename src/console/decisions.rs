@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Asked, Frame, Lane, Raw, Section, Text, When, severity_look};
+use super::{Asked, Block, Frame, Lane, Section, Text, When, severity_look};
 use crate::model::{DecisionKind, Ending, Severity};
 
 /// How far back is looked, where no times are given.
@@ -271,7 +271,7 @@ pub struct DecisionPage {
     /// When it was routed.
     pub routed_at: Option<When>,
     /// Every field of it.
-    pub raw: Raw,
+    pub raw: Block,
 }
 
 impl DecisionPage {

@@ -17,11 +17,13 @@ pub enum Section {
     Decisions,
     /// Where decisions go.
     Channels,
+    /// What could not be delivered.
+    DeadLetters,
 }
 
 impl Section {
     /// Every part, in order.
-    pub const ALL: [Self; 4] = [Self::Overview, Self::Approvals, Self::Decisions, Self::Channels];
+    pub const ALL: [Self; 5] = [Self::Overview, Self::Approvals, Self::Decisions, Self::Channels, Self::DeadLetters];
 
     /// What people call it.
     pub const fn name(self) -> &'static str {
@@ -30,6 +32,7 @@ impl Section {
             Self::Approvals => "Approvals",
             Self::Decisions => "Decisions",
             Self::Channels => "Channels",
+            Self::DeadLetters => "Dead letters",
         }
     }
 
@@ -40,6 +43,7 @@ impl Section {
             Self::Approvals => "/approvals",
             Self::Decisions => "/decisions",
             Self::Channels => "/channels",
+            Self::DeadLetters => "/dead-letters",
         }
     }
 }

@@ -30,7 +30,12 @@ const FAILURES_NAMED_MAX: usize = 100;
 #[derive(Clone, Debug)]
 pub enum Plan {
     /// Publish this, then remove the letter.
-    Publish(Message),
+    Publish {
+        /// What is published.
+        message: Message,
+        /// Whether it is a decision. What is none is decoded again all the same: a later version may read it.
+        readable: bool,
+    },
     /// Leave the letter where it is.
     Skip(Skip),
 }
@@ -58,15 +63,17 @@ pub fn plan(letter: &DeadLetter, known: impl FnOnce(&ChannelId) -> bool, now: Ti
         return Plan::Skip(Skip::Expired);
     }
     match (&letter.channel, decision) {
-        (None, _) => {
-            Plan::Publish(Message { to: Destination::DecisionsExchange, id, body: Bytes::clone(&letter.body) })
+        (None, decision) => {
+            let message = Message { to: Destination::DecisionsExchange, id, body: Bytes::clone(&letter.body) };
+            Plan::Publish { message, readable: decision.is_ok() }
         }
         (Some(channel), _) if !known(channel) => Plan::Skip(Skip::NoChannel),
         (Some(_), Err(_)) => Plan::Skip(Skip::Unreadable),
         (Some(channel), Ok(decision)) => {
             let delivery = Delivery::new(Arc::new(decision), channel.clone(), now);
             let queue = if delivery.is_urgent() { Queue::Urgent } else { Queue::Lane };
-            Plan::Publish(Message { to: Destination::Queue(queue(channel.clone())), id, body: delivery.to_bytes() })
+            let message = Message { to: Destination::Queue(queue(channel.clone())), id, body: delivery.to_bytes() };
+            Plan::Publish { message, readable: true }
         }
     }
 }
@@ -85,6 +92,8 @@ pub struct ReplayReport {
     pub failed: u64,
     /// Letters that were gone when their turn came: somebody else replayed or purged them.
     pub gone: u64,
+    /// Those among the replayed that are no decisions for this version: they are decoded again, and die again as malformed.
+    pub unreadable: u64,
     /// The letters that were skipped or failed, and why, for people; the first 100.
     pub notes: Vec<(LetterId, String)>,
     /// Replayed letters by channel, for `replayed_total{channel}`; without one, they went to the decisions exchange.
@@ -96,6 +105,17 @@ impl ReplayReport {
     /// Letters that were looked at so far.
     pub fn seen(&self) -> u64 {
         self.replayed + self.skipped_expired + self.skipped_no_channel + self.failed + self.gone
+    }
+
+    /// Adds what another worker did.
+    pub fn add(&mut self, other: &Self) {
+        self.replayed += other.replayed;
+        self.skipped_expired += other.skipped_expired;
+        self.skipped_no_channel += other.skipped_no_channel;
+        self.failed += other.failed;
+        self.gone += other.gone;
+        self.unreadable += other.unreadable;
+        self.notes.extend_from_slice(&other.notes);
     }
 
     fn note(&mut self, id: LetterId, why: impl FnOnce() -> String) {
@@ -124,6 +144,15 @@ impl ReplayReport {
     }
 }
 
+/// A letter whose message is under way.
+struct Sent {
+    id: LetterId,
+    burial: Burial,
+    channel: Option<ChannelId>,
+    decision_id: Option<String>,
+    readable: bool,
+}
+
 /// How letters are replayed.
 pub struct Replay<'a> {
     /// Where they are.
@@ -138,15 +167,6 @@ pub struct Replay<'a> {
     pub clock: Clock,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
-}
-
-/// A letter that is to be published.
-struct Ready {
-    id: LetterId,
-    burial: Burial,
-    channel: Option<ChannelId>,
-    decision_id: Option<String>,
-    message: Message,
 }
 
 impl Replay<'_> {
@@ -177,10 +197,10 @@ impl Replay<'_> {
             for (id, kept) in ids.iter().zip(self.store.fetch(ids.to_vec()).await?) {
                 match kept {
                     Ok(kept) => match plan(&kept.letter, |channel| (self.known)(channel), self.clock.now()) {
-                        Plan::Publish(message) => {
+                        Plan::Publish { message, readable } => {
                             bytes += message.body.len();
                             let (burial, DeadLetter { channel, decision_id, .. }) = (kept.burial, kept.letter);
-                            batch.push(Ready { id: *id, burial, channel, decision_id, message });
+                            batch.push((Sent { id: *id, burial, channel, decision_id, readable }, message));
                         }
                         Plan::Skip(skip) => report.skip(*id, skip),
                     },
@@ -200,14 +220,14 @@ impl Replay<'_> {
         Ok(report)
     }
 
-    async fn publish(&self, letters: Vec<Ready>, report: &mut ReplayReport) -> Result<(), DeadLetterError> {
+    async fn publish(&self, letters: Vec<(Sent, Message)>, report: &mut ReplayReport) -> Result<(), DeadLetterError> {
         // Asked for together, so that the broker's publisher can confirm them together.
         let confirms =
-            letters.iter().filter(|_| !self.dry_run).map(|letter| self.broker.publish(letter.message.clone()));
+            letters.iter().filter(|_| !self.dry_run).map(|(_, message)| self.broker.publish(message.clone()));
         let mut confirms = join_all(confirms).await.into_iter();
         let mut confirmed = Vec::new();
         let now = self.clock.now();
-        for Ready { id, burial, channel, decision_id, .. } in letters {
+        for (Sent { id, burial, channel, decision_id, readable }, _) in letters {
             if let Some(Err(error)) = confirms.next() {
                 report.fail(id, || error.to_string());
                 continue;
@@ -216,6 +236,7 @@ impl Replay<'_> {
             if let (Some(decision), Some(channel), false) = (&decision_id, &channel, self.dry_run) {
                 self.deliveries.sent_again(decision, channel, now);
             }
+            report.unreadable += u64::from(!readable);
             *report.by_channel.entry(channel).or_default() += 1;
             confirmed.push((id, burial));
         }

@@ -1,4 +1,5 @@
-//! On what terms the API is reached: under which name, through which proxies, and how long a session lasts.
+//! On what terms the API is reached: under which name, through which proxies, how long a session lasts, and which other workers
+//! there are.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -19,13 +20,22 @@ pub struct Terms {
     /// How long a session lasts from its sign-in.
     pub(super) session: Duration,
     proxies: Vec<IpNet>,
+    /// The URLs of the other workers.
+    pub(super) peers: Vec<url::Url>,
 }
 
 impl Terms {
     /// The terms of an API whose address for people is `public_url`.
     pub fn new(public_url: &str, session: Duration, proxies: Vec<IpNet>) -> Self {
         let origin = url::Url::parse(public_url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-        Self { origin, session, proxies }
+        Self { origin, session, proxies, peers: Vec::new() }
+    }
+
+    /// The same for a worker of a pool, whose other workers are behind these URLs; it may be among them itself.
+    #[must_use]
+    pub fn with_peers(mut self, peers: Vec<url::Url>) -> Self {
+        self.peers = peers;
+        self
     }
 
     /// Whether people reach it by https.

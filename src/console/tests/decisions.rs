@@ -1,7 +1,7 @@
 //! The pages of decisions, for the tests that walk all pages.
 
 use super::*;
-use crate::model::{DecisionKind, Ending};
+use crate::model::Ending;
 
 fn became(text: &str) -> [Became; 4] {
     let at = || Some(When::new(now(), now()));
@@ -70,7 +70,7 @@ pub(super) fn pages(text: &str, frame: impl Fn() -> Frame) -> Vec<String> {
     let mut pages = vec![page(Ok(found()), Some(5)), page(Err((Text::long(text), Text::long(text))), None)];
     for became in became(text) {
         let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
-        let raw = Raw::of(format!("{{\"a\":{}}}", serde_json::Value::from(text)).as_bytes());
+        let raw = Block::of_json(&format!("{{\"a\":{}}}", serde_json::Value::from(text)));
         let routed_at = Some(When::new(now(), now()));
         pages.push(html(&DecisionPage {
             frame: frame(),

@@ -18,8 +18,8 @@ use url::form_urlencoded::{Serializer, parse};
 use super::{Id, Visit, id_of};
 use crate::{
     console::{
-        self, Asked, Became, DecisionPage, Decisions, DecisionsPage, Lane, Last, NoticePage, Outcome, Raw, Row, Search,
-        Section, Text, Told, When, spelled,
+        self, Asked, Became, Block, DecisionPage, Decisions, DecisionsPage, Lane, Last, NoticePage, Outcome, Row,
+        Search, Section, Text, Told, When, spelled,
     },
     delivery_log::Ended,
     export::{self, ExportError, Format, Query, QueryFault},
@@ -331,7 +331,8 @@ fn shown(visit: Visit, decision: &Decision, told: &decisions::Told, now: Timesta
     let approval = decision.approval_asked().map(|approval| console::approval_path(&approval.id));
     let became = became(&decision.id, decision.time, told, now);
     let routed_at = told.routed_at().map(|at| When::new(at, now));
-    let (raw, decision) = (Raw::of(decision.raw()), asked(decision, now));
+    let raw = Block::of_json(&String::from_utf8_lossy(decision.raw()));
+    let decision = asked(decision, now);
     visit.page("Decision", Some(Section::Decisions), |frame| {
         console::html(&DecisionPage { frame, kind, decision, approval, became, routed_at, raw })
     })
