@@ -5,3 +5,4 @@ mod approving;
 mod dead_letters;
 mod forms;
 mod operating;
+mod searching;
