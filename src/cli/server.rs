@@ -32,13 +32,6 @@ impl Args {
     pub fn given(&self) -> impl Iterator<Item = &str> {
         self.servers.iter().map(|url| url.trim()).filter(|url| !url.is_empty())
     }
-
-    /// Whether they were given on the command line, and not by the variable.
-    pub fn by_flag(&self, shell: &Shell<'_>) -> bool {
-        let variable = (shell.env)(SERVER).unwrap_or_default();
-        let by_variable = variable.split(',').map(str::trim).filter(|url| !url.is_empty());
-        self.given().next().is_some() && !self.given().eq(by_variable)
-    }
 }
 
 /// The workers that were named, each address by itself.
