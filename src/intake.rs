@@ -17,6 +17,7 @@ use crate::{
     approvals,
     broker::{Arrival, Arrivals, Log, Receipt},
     dead_letters::DeadLetter,
+    delivery_log::DeliveryLog,
     lane::LaneHandle,
     model::{ChannelId, Clock, DeathReason, Decision, Delivery, Own, decision::DecodeError},
     route::{Matches, Routes},
@@ -81,6 +82,8 @@ pub struct Intake {
     pub logger: Option<Settler>,
     /// How what the firewall asks for is appended to the approvals log.
     pub asker: Settler,
+    /// Where it is written down where they were routed to.
+    pub deliveries: DeliveryLog,
     /// The time.
     pub clock: Clock,
     /// What is counted.
@@ -158,6 +161,8 @@ impl Intake {
             debug!(decision = %decision.id, kind, severity, "no channel wants this decision");
         }
         let now = self.clock.now();
+        // Before any of them can have an ending.
+        self.deliveries.routed(&decision.id, now, matches.iter().map(|&at| router.lanes[at as usize].id()));
         for &at in matches {
             let lane = &router.lanes[at as usize];
             let delivery = Delivery::new(Arc::clone(&decision), lane.id().clone(), now);
@@ -243,7 +248,9 @@ mod tests {
             let logger = keep_decisions.then(|| settler.clone());
             let routing = watch::channel(Arc::clone(&router)).1;
             let asker = settler.clone();
-            let intake = Intake { router: routing, settler, logger, asker, clock, metrics: metrics.clone() };
+            let deliveries = DeliveryLog::none();
+            let metrics_of_it = metrics.clone();
+            let intake = Intake { router: routing, settler, logger, asker, deliveries, clock, metrics: metrics_of_it };
             task.spawn(intake.run(Arrivals::new(arrivals), stop.clone()));
             task.close();
             let ledger = Arc::new(Ledger::default());

@@ -15,6 +15,7 @@
 //! - [`lane`]: one per channel: pace, attempt, retry, pause, hold. [`lane::step`] is every rule, pure.
 //! - [`channels`]: how to say it and what replies mean, one file per kind. [`formats`]: decisions for machines.
 //! - [`settle`]: what "done" means. [`dead_letters`]: what could not be delivered, on disk, and how it is replayed.
+//! - [`delivery_log`]: what became of every delivery, for those who ask later.
 //! - [`notices`] and [`canary`]: what the worker itself says: that a channel is in trouble, and tests of channels.
 //! - [`approvals`]: the side door: a click is recorded in one order for the whole pool, and the first one is the answer.
 //! - [`interactions`]: clicks in Slack come in, and cards are changed when their approval has ended.
@@ -46,6 +47,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod dead_letters;
+pub mod delivery_log;
 pub mod export;
 pub mod formats;
 pub mod http;

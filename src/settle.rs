@@ -27,7 +27,8 @@ use tracing::{debug, error, warn};
 use crate::{
     broker::{Broker, Destination, Log, Message, PublishError, Queue, Receipt},
     dead_letters::{DeadLetter, Keeper},
-    model::{ChannelId, Clock, DeathReason, Decision, Delivery, Own},
+    delivery_log::{DeliveryLog, Ended},
+    model::{ChannelId, Clock, DeathReason, Decision, Delivery, Ending, Own},
     telemetry::{Metrics, Stake},
 };
 
@@ -64,12 +65,14 @@ impl Settler {
         broker: Arc<dyn Broker>,
         keeper: Arc<Keeper>,
         metrics: Metrics,
+        deliveries: DeliveryLog,
         clock: Clock,
         tracker: &TaskTracker,
         give_up: CancellationToken,
     ) -> Self {
         let (jobs, inbox) = mpsc::channel(UNDER_WAY_MAX);
-        let carrier = Carrier { broker, keeper, metrics, clock, refusals: Refusals::default(), told: Mutex::default() };
+        let (refusals, told) = (Refusals::default(), Mutex::default());
+        let carrier = Carrier { broker, keeper, metrics, deliveries, clock, refusals, told };
         tracker.spawn(async move { give_up.run_until_cancelled(carrier.run(inbox)).await });
         Self { jobs }
     }
@@ -121,6 +124,7 @@ struct Carrier {
     broker: Arc<dyn Broker>,
     keeper: Arc<Keeper>,
     metrics: Metrics,
+    deliveries: DeliveryLog,
     clock: Clock,
     refusals: Refusals,
     told: Mutex<Told>,
@@ -224,9 +228,18 @@ impl Carrier {
         }
         self.metrics.wrote_letter(letter.reason, letter.channel.as_ref(), own == Some(Own::Notice));
         if let Some(stake) = stake {
-            stake.died();
+            died(stake, &letter, &self.deliveries);
         }
         receipt.settle();
+    }
+}
+
+/// A delivery has ended as this letter: counts it, and writes it down.
+pub fn died(stake: Stake, letter: &DeadLetter, deliveries: &DeliveryLog) {
+    stake.died();
+    if let (Some(decision), Some(channel)) = (&letter.decision_id, &letter.channel) {
+        let (at, tries, reason) = (letter.died_at, letter.attempts, Some(letter.reason));
+        deliveries.ended(decision, channel, Ended { ending: Ending::Dead, at, tries, reason });
     }
 }
 

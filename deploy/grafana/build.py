@@ -529,6 +529,11 @@ def workers():
                  links=[runbook("IntervenAlertsChannelsUnreadable")])
     board.series("Dead letters sent again", "By the worker that had them, whichever worker delivers them.",
                  [(f"sum by (instance) (rate(interven_alerts_replayed_total{{{POOL}}}[$__rate_interval]))", "{{instance}}")], "cps")
+    board.series("Records of deliveries that were lost",
+                 "What became of so many deliveries within five minutes could not be written down: the broker was away for long, or the "
+                 "log of the deliveries is not there (`doctor` says so). Every delivery is as safe as ever; the console cannot tell of these.",
+                 [(f"sum by (instance) (increase(interven_alerts_delivery_records_lost_total{{{POOL}}}[5m]))", "{{instance}}")], "short",
+                 lines=[(1, RED)])
     board.series("Decisions in, by worker", "Decisions read from the broker. All workers consume one queue, so these are much "
                                             "the same.",
                  [(f"sum by (instance) "

@@ -154,7 +154,7 @@ impl Steward {
         }
         let unreadable = kept.is_some_and(|kept| kept.locked().is_some());
         let (id, filter, version) = (channel.id.clone(), channel.filter.clone(), kept.map(|kept| kept.version()));
-        Shown { id, configured, filter, version, unreadable, lane }
+        Shown { id, configured, filter, max_age: channel.retry.max_age(), version, unreadable, lane }
     }
 
     /// Lets the desk see the present.

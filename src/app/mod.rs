@@ -7,7 +7,8 @@
 //! else starts, renews or retires a lane.
 //!
 //! Stop: the intake stops taking decisions; the lanes finish what is under way and hand the rest to the broker; answers to approvals
-//! are recorded and published; the settler carries the last of it; acknowledgements are flushed; the connections close. What the grace does not suffice for is dropped
+//! are recorded and published; the settler carries the last of it; what became of it all is written down; acknowledgements are
+//! flushed; the connections close. What the grace does not suffice for is dropped
 //! unsettled, so the broker hands it out again: a duplicate at worst, never a loss.
 //!
 //! Start with `start.rs`, then `steward.rs`; `reload.rs` is how a new configuration is taken over, `made.rs` how channels are that
@@ -43,6 +44,7 @@ use crate::{
     broker::{Broker, BrokerError},
     config::Plan,
     dead_letters::{DeadLetterError, Store},
+    delivery_log::DeliveryLog,
     http::Doors,
     intake::Routing,
     lane::{ClientError, LaneHandle},
@@ -52,6 +54,9 @@ use crate::{
 
 /// How long the last flush of acknowledgements may take, after the grace.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long the last records of what became of deliveries may take, after that.
+const RECORDS_MAX: Duration = Duration::from_secs(2);
 
 /// How long a command waits for the broker before it gives up.
 const READY_MAX: Duration = Duration::from_secs(15);
@@ -123,6 +128,7 @@ pub struct Worker {
     carriers: usize,
     background: TaskTracker,
     broker: Arc<dyn Broker>,
+    deliveries: DeliveryLog,
     store: Store,
     routing: Routing,
     /// How many tasks there are among intake and lanes while all is well.
@@ -229,6 +235,8 @@ impl Worker {
             );
         }
         self.give_up.cancel();
+        // All that had an ending has it by now, and the broker is still there.
+        self.deliveries.finish(RECORDS_MAX).await;
         if tokio::time::timeout(CLOSE_MAX, self.broker.close()).await.is_err() {
             warn!("the broker did not confirm the last acknowledgements in time; what they were for will come again");
         }

@@ -27,6 +27,7 @@ use crate::{
     channel_log::{ChannelLog, News},
     config::{BrokerPlan, Plan},
     dead_letters::{DeadLetter, DeadLetterError, Keeper, Store, StoreOptions},
+    delivery_log::{self, DeliveryLog},
     export::{self, Exporter},
     http,
     intake::Intake,
@@ -35,7 +36,7 @@ use crate::{
     model::{ChannelId, Clock},
     notices,
     sealing::Key,
-    settle::Settler,
+    settle::{self, Settler},
     telemetry::Metrics,
 };
 
@@ -63,12 +64,16 @@ impl Worker {
         let [stop, give_up, closing] = std::array::from_fn(|_| CancellationToken::new());
 
         let carrier = TaskTracker::new();
-        let keeper = Keeper::new(store.clone(), Arc::clone(&broker), clock).telling(given_up(metrics.clone()));
+        let deliveries =
+            if keep_decisions { DeliveryLog::start(Arc::clone(&broker), metrics.clone()) } else { DeliveryLog::none() };
+        let told = given_up(metrics.clone(), deliveries.clone());
+        let keeper = Keeper::new(store.clone(), Arc::clone(&broker), clock).telling(told);
         let keeper = Arc::new(keeper);
         let (draining, until) = (Arc::clone(&keeper), stop.clone());
         background.spawn(async move { draining.drain(until).await });
         let start_settler = || {
-            Settler::start(Arc::clone(&broker), Arc::clone(&keeper), metrics.clone(), clock, &carrier, give_up.clone())
+            let (broker, keeper) = (Arc::clone(&broker), Arc::clone(&keeper));
+            Settler::start(broker, keeper, metrics.clone(), deliveries.clone(), clock, &carrier, give_up.clone())
         };
         // Each log has a carrier of its own: one that cannot be written holds up acknowledgements, and not the lanes.
         let (settler, logger, clerk) = (start_settler(), start_settler(), start_settler());
@@ -82,6 +87,7 @@ impl Worker {
             clock,
             scrubber: plan.scrubber(),
             posted: approving.posted.clone(),
+            deliveries: deliveries.clone(),
         };
         let boards = Boards::new(lanes);
         let routing = boards.routing.subscribe();
@@ -90,6 +96,7 @@ impl Worker {
             settler,
             logger: keep_decisions.then_some(logger),
             asker: clerk,
+            deliveries: deliveries.clone(),
             clock,
             metrics: metrics.clone(),
         };
@@ -99,6 +106,8 @@ impl Worker {
             store: store.clone(),
             broker: Arc::clone(&broker),
             exporter: exporter(&plan, &broker, keep_decisions, &stop, &background),
+            deliveries: deliveries.clone(),
+            accounts: delivery_log::Reader::new(Arc::clone(&broker), clock, keep_decisions),
             draining: stop.clone(),
             closing: closing.clone(),
             key: key.clone(),
@@ -156,6 +165,7 @@ impl Worker {
             carriers: 2 + usize::from(keep_decisions),
             background,
             broker,
+            deliveries,
             store,
             routing,
             whole,
@@ -211,11 +221,11 @@ fn follow_log(
 }
 
 /// Counts what the broker gave up: a delivery among it has ended.
-fn given_up(metrics: Metrics) -> impl Fn(&DeadLetter) {
+fn given_up(metrics: Metrics, deliveries: DeliveryLog) -> impl Fn(&DeadLetter) {
     move |letter| {
         metrics.wrote_letter(letter.reason, letter.channel.as_ref(), false);
         if let Some(channel) = &letter.channel {
-            metrics.stake_of_removed(channel).died();
+            settle::died(metrics.stake_of_removed(channel), letter, &deliveries);
         }
     }
 }

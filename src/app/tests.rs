@@ -28,6 +28,7 @@ use crate::{
     },
     channel_log::{ChannelLog, Deed, Entry, News, Standing},
     config::testing::plan,
+    delivery_log::DeliveryLog,
     intake::Intake,
     lane::{LaneState, LaneTools, Post},
     model::{ChannelId, Clock, DeathReason, Reply, Scrubber, Timestamp, Trouble},
@@ -206,6 +207,7 @@ impl House {
             clock,
             scrubber: Scrubber::default(),
             posted: mpsc::channel(1).0,
+            deliveries: DeliveryLog::none(),
         };
         let boards = Boards::new(plan.channels.iter().map(|channel| channel.id.clone()).collect());
         let (routing, census, opened) =
@@ -215,6 +217,7 @@ impl House {
             asker: settler.clone(),
             settler,
             logger: None,
+            deliveries: DeliveryLog::none(),
             clock,
             metrics: metrics.clone(),
         };

@@ -50,6 +50,22 @@ pub enum Log {
     Channels,
     /// `interven.alerts.log.approvals`: answers in one order for the whole pool.
     Approvals,
+    /// `interven.alerts.log.deliveries`: what became of every delivery. More than contract 4 asks an operator for: where it is not
+    /// there and may not be made, publishing to it fails, and all else works.
+    Deliveries,
+}
+
+impl Log {
+    /// Every log.
+    pub const ALL: [Self; 4] = [Self::Decisions, Self::Channels, Self::Approvals, Self::Deliveries];
+
+    /// Whether it is kept for as long as `[broker] keep_decisions` says, and not at all where that says so.
+    pub fn is_of_decisions(self) -> bool {
+        match self {
+            Self::Decisions | Self::Deliveries => true,
+            Self::Channels | Self::Approvals => false,
+        }
+    }
 }
 
 /// Where a message is published to.
@@ -328,6 +344,8 @@ pub enum Start {
     At(Timestamp),
     /// At the last so many records, or somewhat fewer. At the first where there are no more.
     Newest(u64),
+    /// At the record with this offset, or the first one after it.
+    Offset(u64),
 }
 
 /// Where reading a log ends.
@@ -335,6 +353,8 @@ pub enum Start {
 pub enum End {
     /// After the last record that was there when reading began.
     Present,
+    /// Before the record with this offset, which must be there, or one after it. Records at it or after it may come all the same.
+    Before(u64),
     /// Never: new records follow as they are appended.
     Follow,
 }
@@ -379,6 +399,11 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 
     /// How many messages this worker holds unsettled, over all queues.
     fn unsettled(&self) -> u64;
+
+    /// The names of what it does without: what is not there, may not be made, and is not needed for a decision to be told.
+    fn lacking(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What it says of itself, as it changes.
     fn health(&self) -> watch::Receiver<Health>;

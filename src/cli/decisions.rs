@@ -99,6 +99,9 @@ struct ExportArgs {
     /// Of this tool: a tool, or tool.operation, * stands for any text (repeatable)
     #[arg(long, value_name = "PATTERN")]
     tool: Vec<String>,
+    /// The decision with this id (repeatable)
+    #[arg(long, value_name = "ID")]
+    id: Vec<String>,
     /// Write to this file; it is there only when it is complete
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -116,6 +119,7 @@ impl ExportArgs {
             min_severity: self.min_severity,
             agents: self.agent.clone(),
             tools: self.tool.clone(),
+            ids: self.id.clone(),
         }
     }
 }
@@ -184,6 +188,7 @@ fn path(format: Format, asked: &Asked) -> String {
     query.extend_pairs(asked.min_severity.map(|severity| ("min_severity", severity.as_str())));
     query.extend_pairs(asked.agents.iter().map(|agent| ("agent", agent)));
     query.extend_pairs(asked.tools.iter().map(|tool| ("tool", tool)));
+    query.extend_pairs(asked.ids.iter().map(|id| ("id", id)));
     format!("{PATH}?{}", query.finish())
 }
 

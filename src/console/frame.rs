@@ -13,6 +13,8 @@ pub enum Section {
     Overview,
     /// What is asked for.
     Approvals,
+    /// What was decided, and who was told.
+    Decisions,
     /// Where decisions go.
     Channels,
     /// What could not be delivered.
@@ -21,13 +23,14 @@ pub enum Section {
 
 impl Section {
     /// Every part, in order.
-    pub const ALL: [Self; 4] = [Self::Overview, Self::Approvals, Self::Channels, Self::DeadLetters];
+    pub const ALL: [Self; 5] = [Self::Overview, Self::Approvals, Self::Decisions, Self::Channels, Self::DeadLetters];
 
     /// What people call it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Overview => "Overview",
             Self::Approvals => "Approvals",
+            Self::Decisions => "Decisions",
             Self::Channels => "Channels",
             Self::DeadLetters => "Dead letters",
         }
@@ -38,6 +41,7 @@ impl Section {
         match self {
             Self::Overview => "/",
             Self::Approvals => "/approvals",
+            Self::Decisions => "/decisions",
             Self::Channels => "/channels",
             Self::DeadLetters => "/dead-letters",
         }

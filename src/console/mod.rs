@@ -27,6 +27,8 @@ mod text;
 
 use askama::Template;
 
+use approvals::severity_look;
+
 use crate::channels::Links;
 
 pub use approvals::{Answer, Approval, ApprovalPage, Approvals, ApprovalsPage, Asked, Filter, Standing};
@@ -36,7 +38,7 @@ pub use dead_letters::{
     Attempt, Cause, ConfirmPage, DeadLetter, DeadLetterPage, DeadLettersPage, Deed, Doing, LastReply, LetterForm,
     Missing, Reason,
 };
-pub use decisions::DecisionPage;
+pub use decisions::{Became, DecisionPage, Decisions, DecisionsPage, Last, Outcome, Row, Search, Told};
 pub use forms::{Aim, Choice, Control, DeletePage, Fault, FormField, FormPage, KindsPage, Tried};
 pub use frame::{Flash, Frame, Section, Tone, Viewer};
 pub use moment::{When, spelled};

@@ -30,6 +30,11 @@ impl When {
         Self { exact: at.to_rfc3339_millis(), people: at.for_people(), hint }
     }
 
+    /// The moment itself, for machines.
+    pub fn exact(&self) -> &str {
+        &self.exact
+    }
+
     /// The moment itself.
     pub fn people(&self) -> &str {
         &self.people

@@ -1,5 +1,7 @@
 //! Every page with hostile text in every place, held against the same page with plain text.
 
+mod decisions;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -278,8 +280,7 @@ fn pages(text: &str) -> Vec<String> {
         let (id, version) = (id.clone(), version.clone());
         html(&DeletePage { frame: frame(), id, waits, version, in_file: waits == 2 })
     }));
-    let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
-    pages.push(html(&DecisionPage { frame: frame(), kind, decision: asked(text), approval }));
+    pages.extend(decisions::pages(text, frame));
     pages.extend(dead_letters(text, &frame));
     pages.push(html(&SignInPage { frame: frame(), next: text.to_owned(), refusal: Some(Text::long(text)) }));
     pages.push(html(&ContinuePage { frame: frame(), to: text.to_owned() }));

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Burial, DeadLetter, DeadLetterError, LetterId, Store};
 use crate::{
     broker::{Broker, Destination, Message, Queue},
+    delivery_log::DeliveryLog,
     model::{ChannelId, Clock, Decision, Delivery, Timestamp},
 };
 
@@ -148,6 +149,7 @@ struct Sent {
     id: LetterId,
     burial: Burial,
     channel: Option<ChannelId>,
+    decision_id: Option<String>,
     readable: bool,
 }
 
@@ -159,6 +161,8 @@ pub struct Replay<'a> {
     pub broker: &'a dyn Broker,
     /// Whether a channel is in the configuration.
     pub known: &'a (dyn Fn(&ChannelId) -> bool + Sync),
+    /// Where it is written down that they were sent again.
+    pub deliveries: &'a DeliveryLog,
     /// What time it is.
     pub clock: Clock,
     /// Say what would be done, and do nothing.
@@ -195,8 +199,8 @@ impl Replay<'_> {
                     Ok(kept) => match plan(&kept.letter, |channel| (self.known)(channel), self.clock.now()) {
                         Plan::Publish { message, readable } => {
                             bytes += message.body.len();
-                            let letter = Sent { id: *id, burial: kept.burial, channel: kept.letter.channel, readable };
-                            batch.push((letter, message));
+                            let (burial, DeadLetter { channel, decision_id, .. }) = (kept.burial, kept.letter);
+                            batch.push((Sent { id: *id, burial, channel, decision_id, readable }, message));
                         }
                         Plan::Skip(skip) => report.skip(*id, skip),
                     },
@@ -222,12 +226,16 @@ impl Replay<'_> {
             letters.iter().filter(|_| !self.dry_run).map(|(_, message)| self.broker.publish(message.clone()));
         let mut confirms = join_all(confirms).await.into_iter();
         let mut confirmed = Vec::new();
-        for (Sent { id, burial, channel, readable }, _) in letters {
+        let now = self.clock.now();
+        for (Sent { id, burial, channel, decision_id, readable }, _) in letters {
             if let Some(Err(error)) = confirms.next() {
                 report.fail(id, || error.to_string());
                 continue;
             }
             report.replayed += 1;
+            if let (Some(decision), Some(channel), false) = (&decision_id, &channel, self.dry_run) {
+                self.deliveries.sent_again(decision, channel, now);
+            }
             report.unreadable += u64::from(!readable);
             *report.by_channel.entry(channel).or_default() += 1;
             confirmed.push((id, burial));

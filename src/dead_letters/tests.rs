@@ -26,6 +26,7 @@ use crate::{
         Arrival, Arrivals, Broker, BrokerError, Destination, End, Health, Log, Message, PublishError, Queue, Receipt,
         Record, Start, receipt::Desk,
     },
+    delivery_log::DeliveryLog,
     model::{ChannelId, Clock, DeathReason, Decision, Delivery, Timestamp},
 };
 
@@ -230,8 +231,15 @@ async fn a_letter_leaves_the_store_only_when_the_broker_has_its_message() {
     store.bury(other).await.unwrap();
     let ids = store.select(&LetterFilter::default()).await.unwrap();
     let known = |channel: &ChannelId| channel.as_str() == "soc";
-    let replay =
-        |dry_run| Replay { store: &store, broker: &broker, known: &known, clock: Clock::starting_at(now()), dry_run };
+    let deliveries = DeliveryLog::none();
+    let replay = |dry_run| Replay {
+        store: &store,
+        broker: &broker,
+        known: &known,
+        deliveries: &deliveries,
+        clock: Clock::starting_at(now()),
+        dry_run,
+    };
 
     let report = replay(true).run(&ids, |_| ()).await.unwrap();
     assert_eq!((report.replayed, report.skipped_no_channel), (300, 1));
@@ -265,7 +273,9 @@ async fn a_replay_that_is_told_to_stop_has_done_its_batch_and_nothing_more() {
     }
     let ids = store.select(&LetterFilter::default()).await.unwrap();
     let clock = Clock::starting_at(now());
-    let replay = Replay { store: &store, broker: &broker, known: &|_| true, clock, dry_run: false };
+    let deliveries = DeliveryLog::none();
+    let replay =
+        Replay { store: &store, broker: &broker, known: &|_| true, deliveries: &deliveries, clock, dry_run: false };
     let report = replay.run_while(&ids, |_| false).await.unwrap();
     assert_eq!((report.replayed, report.seen()), (256, 256));
     assert_eq!(broker.published(&lane()).len(), 256);

@@ -18,8 +18,8 @@ mod error;
 mod format;
 mod glance;
 mod query;
-mod recent;
 mod runs;
+mod search;
 mod sorter;
 #[cfg(test)]
 mod tests;
@@ -39,8 +39,8 @@ pub use self::{
     error::ExportError,
     format::{Format, UnknownFormat},
     query::{Asked, KEYS, Query, QueryFault},
-    recent::{LIMIT_MAX, Recent},
     runs::{Spill, SpillError},
+    search::{Found, LIMIT_MAX, Page},
     sorter::Limits,
     work::Report,
 };

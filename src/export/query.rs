@@ -11,11 +11,11 @@ use crate::model::{
     filter::{KindSet, Pattern},
 };
 
-/// The most patterns of agents, and of tools: each is tried on every decision.
+/// The most patterns of agents, and of tools, and the most ids: each is tried on every decision.
 const PATTERNS_MAX: usize = 64;
 
 /// The keys that [`Asked::take`] knows.
-pub const KEYS: &str = "since, until, decision, severity, min_severity, agent, tool";
+pub const KEYS: &str = "since, until, decision, severity, min_severity, agent, tool, id";
 
 /// What was asked for, as it was written.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct Asked {
     pub agents: Vec<String>,
     /// Patterns of tools or `tool.operation`; none: any.
     pub tools: Vec<String>,
+    /// Ids of decisions; none: any.
+    pub ids: Vec<String>,
 }
 
 /// What is wrong with what was asked for.
@@ -78,6 +80,7 @@ impl Asked {
             "severity" => listed(value, &mut self.severities).map_err(|error| fault(&error))?,
             "agent" => self.agents.push(value.to_owned()),
             "tool" => self.tools.push(value.to_owned()),
+            "id" => self.ids.push(value.to_owned()),
             _ => return Ok(false),
         }
         Ok(true)
@@ -107,13 +110,14 @@ pub struct Query {
     severities: [bool; Severity::ALL.len()],
     agents: Vec<Pattern>,
     tools: Vec<Pattern>,
+    ids: Vec<String>,
 }
 
 impl TryFrom<Asked> for Query {
     type Error = QueryFault;
 
     fn try_from(asked: Asked) -> Result<Self, QueryFault> {
-        let Asked { since, until, decisions, severities, min_severity, agents, tools } = asked;
+        let Asked { since, until, decisions, severities, min_severity, agents, tools, ids } = asked;
         if let (Some(since), Some(until)) = (since, until)
             && since >= until
         {
@@ -127,7 +131,7 @@ impl TryFrom<Asked> for Query {
         if !severities.contains(&true) {
             return Err(QueryFault::new("min_severity", "leaves nothing of `severity`: leave one of the two out"));
         }
-        for (key, patterns) in [("agent", &agents), ("tool", &tools)] {
+        for (key, patterns) in [("agent", &agents), ("tool", &tools), ("id", &ids)] {
             if patterns.len() > PATTERNS_MAX {
                 return Err(QueryFault::new(key, format!("is given more than {PATTERNS_MAX} times: use wildcards")));
             }
@@ -137,7 +141,7 @@ impl TryFrom<Asked> for Query {
         }
         let kinds = if decisions.is_empty() { KindSet::all() } else { decisions.into_iter().collect() };
         let patterns = |texts: Vec<String>| texts.iter().map(|text| Pattern::new(text)).collect();
-        Ok(Self { since, until, kinds, severities, agents: patterns(agents), tools: patterns(tools) })
+        Ok(Self { since, until, kinds, severities, agents: patterns(agents), tools: patterns(tools), ids })
     }
 }
 
@@ -152,6 +156,11 @@ impl Query {
         self.until
     }
 
+    /// How many ids are asked for; none: any.
+    pub(super) fn ids(&self) -> usize {
+        self.ids.len()
+    }
+
     /// The range in words, for the record of who exported what.
     pub fn range(&self) -> String {
         let show = |time: Option<Timestamp>, open: &str| time.map_or_else(|| open.to_owned(), |time| time.to_string());
@@ -163,6 +172,7 @@ impl Query {
             && self.until.is_none_or(|until| glance.time() < until)
             && self.kinds.contains(glance.decision)
             && self.severities[glance.severity as usize]
+            && (self.ids.is_empty() || self.ids.iter().any(|id| *id == glance.id))
             && (self.agents.is_empty() || self.agents.iter().any(|pattern| glance.is_of_agent(pattern)))
             && (self.tools.is_empty() || glance.is_of_tool(&self.tools))
     }
@@ -221,6 +231,9 @@ mod tests {
             ("tool=*.post_message", true),
             ("tool=github", false),
             ("tool=slack&decision=ALLOW", false),
+            ("id=1", true),
+            ("id=2", false),
+            ("id=2&id=1", true),
         ] {
             assert_eq!(wants(query, DENY), expected, "{query}");
         }

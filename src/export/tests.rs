@@ -177,11 +177,11 @@ async fn without_a_log_or_in_a_worker_that_stops_there_is_no_export_rather_than_
     let house = House::open(false, Limits::default(), None).await;
     let error = house.exporter.export(asked(""), Format::Csv).unwrap_err();
     assert!(matches!(error, ExportError::NotKept) && error.hint().contains("keep_decisions"));
-    assert!(matches!(house.exporter.recent(&asked(""), 5).await, Err(ExportError::NotKept)));
+    assert!(matches!(house.exporter.search(&asked(""), None, 5).await, Err(ExportError::NotKept)));
     let house = House::open(true, Limits::default(), None).await;
     house.stop.cancel();
     assert!(matches!(house.exporter.export(asked(""), Format::Csv), Err(ExportError::Stopping)));
-    assert!(matches!(house.exporter.recent(&asked(""), 5).await, Err(ExportError::Stopping)));
+    assert!(matches!(house.exporter.search(&asked(""), None, 5).await, Err(ExportError::Stopping)));
 }
 
 #[tokio::test]
@@ -251,19 +251,79 @@ async fn a_long_wait_is_filled_with_what_changes_nothing() {
 async fn the_newest_are_found_from_the_end_also_where_few_match() {
     let house = House::open(true, Limits::default(), None).await;
     let rare = decision(0, "rare").replace("agt_42", "agt_7");
-    house.append(std::iter::once(rare).chain((1..2_500).map(|n| decision(n, &format!("d-{n}"))))).await;
-    let ids = |recent: Recent| -> Vec<String> {
-        let id = |body: &Bytes| {
-            serde_json::from_slice::<serde_json::Value>(body).unwrap()["id"].as_str().unwrap().to_owned()
+    house.append(std::iter::once(rare).chain((1..2_497).map(|n| decision(n, &format!("d-{n}"))))).await;
+    for n in 2_497..2_500 {
+        house.append(std::iter::once(decision(n, &format!("d-{n}")))).await;
+    }
+    let newest = house.exporter.search(&asked(""), None, 3).await.unwrap();
+    assert!(newest.complete && newest.older.is_some());
+    assert_eq!(ids(&newest), ["d-2499", "d-2498", "d-2497"]);
+    for query in ["agent=agt_7", "id=rare", "id=rare&id=another"] {
+        let found = house.exporter.search(&asked(query), None, 3).await.unwrap();
+        assert!(found.complete && found.older.is_none(), "{query}");
+        assert_eq!(ids(&found), ["rare"], "{query}");
+    }
+}
+
+fn ids(page: &Page) -> Vec<String> {
+    page.decisions.iter().map(|found| found.id.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_turns_the_pages_sees_everything_that_was_asked_for_once() {
+    // Goal: no decision falls between two pages, also where several looks make one page and a look holds several.
+    let house = House::open(true, Limits::default(), None).await;
+    let agent = |n: i64| if n % 4 == 0 { "agt_9" } else { "agt_42" };
+    house.append((0..7_000).map(|n| decision(n, &format!("d-{n}")).replace("agt_42", agent(n)))).await;
+    for (query, every, limit) in [("", 1, 450), ("agent=agt_9", 4, 500)] {
+        let all: Vec<usize> = {
+            let whole = house.text(query, Format::Ndjson).await.0;
+            whole.lines().map(number).collect()
         };
-        recent.decisions.iter().map(id).collect()
-    };
-    let recent = house.exporter.recent(&asked(""), 3).await.unwrap();
-    assert!(recent.complete);
-    assert_eq!(ids(recent), ["d-2499", "d-2498", "d-2497"]);
-    let recent = house.exporter.recent(&asked("agent=agt_7"), 3).await.unwrap();
-    assert!(recent.complete);
-    assert_eq!(ids(recent), ["rare"]);
+        assert_eq!(all.len(), 7_000 / every, "{query}");
+        let (mut seen, mut before) = (Vec::new(), None);
+        loop {
+            let page = house.exporter.search(&asked(query), before, limit).await.unwrap();
+            assert!(page.complete && page.decisions.len() <= limit);
+            seen.extend(page.decisions.iter().map(|found| number(std::str::from_utf8(&found.body).unwrap())));
+            before = page.older;
+            if before.is_none() {
+                break;
+            }
+        }
+        // Appended together, they came in in some order.
+        seen.sort_unstable();
+        assert_eq!(seen, all, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_span_of_time_is_searched_by_the_decisions_own_time_whenever_they_came_in() {
+    // Goal: `until` in the past finds what came in late behind a queue that stood still, and `since` ends the search.
+    let house = House::open(true, Limits::default(), None).await;
+    let at = |seconds: i64, id: &str| decision(seconds * 1_000, id);
+    for n in 0..300 {
+        house.append(std::iter::once(at(n * 60, &format!("d-{n}")))).await;
+    }
+    // All of it came in today, long after its time.
+    let time = |minute: i64| Timestamp::from_unix_millis(1_780_300_000_000 + minute * 60_000);
+    let query = |since: i64, until: i64| asked(&format!("since={}&until={}", time(since), time(until)));
+    let page = house.exporter.search(&query(100, 103), None, 50).await.unwrap();
+    assert!(page.complete && page.older.is_none());
+    assert_eq!(ids(&page), ["d-102", "d-101", "d-100"]);
+    let page = house.exporter.search(&query(100, 200), None, 60).await.unwrap();
+    assert_eq!((page.decisions.len(), &*page.decisions[0].id), (60, "d-199"));
+    let page = house.exporter.search(&query(100, 200), page.older, 60).await.unwrap();
+    assert_eq!((page.decisions.len(), page.older, &*page.decisions[39].id), (40, None, "d-100"));
+    for (since, until) in [(-50, 0), (300, 400), (9_000_000, 9_000_001)] {
+        let page = house.exporter.search(&query(since, until), None, 50).await.unwrap();
+        assert!(page.decisions.is_empty() && page.older.is_none() && page.complete, "{since} to {until}");
+    }
+}
+
+/// The number of a decision.
+fn number(body: &str) -> usize {
+    serde_json::from_str::<serde_json::Value>(body).unwrap()["id"].as_str().unwrap()[2..].parse().unwrap()
 }
 
 #[test]

@@ -99,6 +99,7 @@ pub(super) static ROUTES: &[Route] = &[
     page(Method::POST, "/channels/{id}/test", ACT, "test a channel"),
     page(Method::POST, "/channels/{id}/pause", ACT, "pause a channel"),
     page(Method::POST, "/channels/{id}/resume", ACT, "resume a channel"),
+    page(Method::GET, "/decisions", LOOK, "look at decisions"),
     page(Method::GET, "/dead-letters", LOOK, "look at dead letters"),
     page(Method::GET, "/dead-letters/{id}", LOOK, "look at dead letters"),
     page(Method::GET, "/dead-letters/replay", ACT, "replay dead letters"),

@@ -53,6 +53,8 @@ pub struct Shown {
     pub configured: Value,
     /// Which decisions it wants.
     pub filter: Filter,
+    /// How long a delivery may wait.
+    pub max_age: Duration,
     /// Its version; `None` for a channel of the file.
     pub version: Option<Uuid>,
     /// Whether this worker cannot read it, and only holds what it wants.

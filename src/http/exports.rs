@@ -1,4 +1,4 @@
-//! `GET /api/telemetry/decisions/export` and `GET /api/decisions`: what was decided, whole or just the newest.
+//! `GET /api/telemetry/decisions/export`: what was decided, whole.
 //!
 //! An export is streamed, however long it takes: what counts is that the caller takes something. An error before the first byte is
 //! an answer like any other; one in the middle cuts the connection off, so that half an export never looks like a whole one.
@@ -21,7 +21,7 @@ use super::{
     errors::ApiError,
     guard::{Caller, audit},
 };
-use crate::export::{self, Asked, Export, ExportError, Format, KEYS, LIMIT_MAX, Query, QueryFault};
+use crate::export::{self, Asked, Export, ExportError, Format, KEYS, Query, QueryFault};
 
 /// How long an export may take before its head is sent. Until then, an error is an answer with a status. Shorter than what a
 /// request may take until its answer begins.
@@ -33,14 +33,8 @@ const FILLER_EVERY: Duration = Duration::from_secs(10);
 /// When a caller that was turned away because of others should ask again, in seconds.
 const RETRY_AFTER: &str = "30";
 
-/// How many of the newest decisions are shown where nobody said.
-const LIMIT: usize = 50;
-
 pub(super) fn routes(inside: Inside) -> Router {
-    Router::new()
-        .route("/api/telemetry/decisions/export", get(export))
-        .route("/api/decisions", get(newest))
-        .with_state(inside)
+    Router::new().route("/api/telemetry/decisions/export", get(export)).with_state(inside)
 }
 
 async fn export(
@@ -169,39 +163,8 @@ impl Drop for Ledger {
     }
 }
 
-async fn newest(State(inside): State<Inside>, RawQuery(text): RawQuery) -> Response {
-    let mut limit = None;
-    let own = |key: &str, value: &str| match key {
-        "limit" => {
-            let number = value.parse().ok().filter(|number| (1..=LIMIT_MAX).contains(number));
-            let number = number.ok_or_else(|| QueryFault::new(key, format!("is no number from 1 to {LIMIT_MAX}")))?;
-            limit = Some(number);
-            Ok(true)
-        }
-        _ => Ok(false),
-    };
-    let query = match read(&text.unwrap_or_default(), "limit", own) {
-        Ok(query) => query,
-        Err(error) => return error.into_response(),
-    };
-    let recent = match inside.exporter.recent(&query, limit.unwrap_or(LIMIT)).await {
-        Ok(recent) => recent,
-        Err(error) => return refusal(&error),
-    };
-    // As they were published: reading them into a tree would cost digits of large numbers.
-    let mut body = Vec::from(&b"{\"decisions\":["[..]);
-    for (at, decision) in recent.decisions.iter().enumerate() {
-        if at > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(decision);
-    }
-    body.extend_from_slice(format!("],\"complete\":{}}}", recent.complete).as_bytes());
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
-}
-
 /// The query of a URL. `own` takes the keys that are not filters.
-fn read(
+pub(super) fn read(
     text: &str,
     own_keys: &str,
     mut own: impl FnMut(&str, &str) -> Result<bool, QueryFault>,
@@ -226,7 +189,7 @@ fn unusable(fault: &QueryFault) -> ApiError {
     }
 }
 
-fn refusal(error: &ExportError) -> Response {
+pub(super) fn refusal(error: &ExportError) -> Response {
     let (status, code) = match error {
         ExportError::NotKept => (StatusCode::CONFLICT, "decisions_not_kept"),
         ExportError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy"),

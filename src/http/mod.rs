@@ -15,6 +15,7 @@ mod channels;
 mod console;
 mod cross_origin;
 mod dead_letters;
+mod decisions;
 mod errors;
 mod events;
 mod explain;
@@ -57,6 +58,7 @@ use crate::{
     broker::Broker,
     channel_log::{ChannelLog, Standing},
     dead_letters::Store,
+    delivery_log::{self, DeliveryLog},
     export::Exporter,
     interactions, managed,
     model::{Clock, Role},
@@ -75,6 +77,10 @@ pub struct Inside {
     pub broker: Arc<dyn Broker>,
     /// What gives exports of the decisions log.
     pub exporter: Exporter,
+    /// Where it is written down that dead letters were sent again.
+    pub deliveries: DeliveryLog,
+    /// What tells what became of decisions.
+    pub accounts: delivery_log::Reader,
     /// Cancelled when the worker begins to stop: no more events are taken, and `/readyz` says so.
     pub draining: CancellationToken,
     /// Cancelled when it has stopped: until then metrics and probes answer.
@@ -135,6 +141,7 @@ pub async fn open(
         .merge(dead_letters::routes(desk))
         .merge(explain::routes(inside.clone()))
         .merge(exports::routes(inside.clone()))
+        .merge(decisions::routes(inside.clone()))
         .merge(approvals::routes(inside.clone()))
         .merge(slack::routes(inside.clone()))
         .merge(session::routes(gate.clone()))

@@ -74,7 +74,8 @@ impl House {
             tools: None,
             agents: None,
         };
-        let shown = Shown { id, configured, filter, version: None, unreadable: false, lane: None };
+        let max_age = Duration::from_hours(24);
+        let shown = Shown { id, configured, filter, max_age, version: None, unreadable: false, lane: None };
         self.channels.send_replace(Arc::from([shown]));
     }
 
@@ -107,6 +108,8 @@ impl House {
             store,
             broker: Arc::clone(&broker),
             exporter: exporter(&broker, dir.path(), &tracker),
+            deliveries: crate::delivery_log::DeliveryLog::none(),
+            accounts: crate::delivery_log::Reader::new(Arc::clone(&broker), Clock::System, false),
             draining: draining.clone(),
             closing: closing.clone(),
             key,

@@ -42,6 +42,7 @@ use self::{
 use crate::{
     broker::{Broker, Receipt},
     channels::{Channel, Links, PostedCard, Rate},
+    delivery_log::DeliveryLog,
     model::{ChannelId, Clock, Delivery, Own, RetryPlan, Scrubber},
     settle::Settler,
     telemetry::{ChannelMetrics, InMemory},
@@ -90,6 +91,8 @@ pub struct LaneTools {
     pub scrubber: Scrubber,
     /// Who is told of approval cards that can be changed later.
     pub posted: mpsc::Sender<CardPosted>,
+    /// Where it is written down how deliveries ended.
+    pub deliveries: DeliveryLog,
 }
 
 /// An approval card that was posted and can be changed later.

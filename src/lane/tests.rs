@@ -258,6 +258,7 @@ impl Bench {
             clock,
             scrubber: Scrubber::default(),
             posted,
+            deliveries: DeliveryLog::none(),
         };
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Metrics::new().channel(&plan.id);

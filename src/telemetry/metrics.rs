@@ -82,6 +82,9 @@ pub struct Metrics {
     /// `channels_unreadable`: channels made over the API that this worker cannot read, and so only holds what they want. Worry when it
     /// is not 0: the worker's key, its version or its `[egress]` differ from those of the worker that made them.
     pub channels_unreadable: IntGauge,
+    /// `delivery_records_lost_total`: records of what became of deliveries that could not be written down in time. The deliveries are
+    /// as safe as ever; the console cannot tell of them. Worry when it grows while the broker is well: the log is missing or silent.
+    pub delivery_records_lost: IntCounter,
     matched: IntCounterVec,
     deliveries: IntCounterVec,
     waiting: IntGaugeVec,
@@ -313,6 +316,10 @@ impl Metrics {
             ),
             channels_unreadable: all
                 .gauge("channels_unreadable", "Channels made over the API that this worker cannot read."),
+            delivery_records_lost: all.counter(
+                "delivery_records_lost_total",
+                "Records of what became of deliveries that could not be written down.",
+            ),
             matched: all.counters("deliveries_matched_total", "Deliveries made by routing.", CHANNEL),
             deliveries: all.counters("deliveries_total", "Deliveries by how they ended.", &["channel", "ending"]),
             waiting: all.gauges(
@@ -528,6 +535,7 @@ mod tests {
             r#"decisions_total{decision="DENY",severity="LOW"} 0"#,
             r#"decisions_unrouted_total{severity="CRITICAL"} 0"#,
             "malformed_total 0",
+            "delivery_records_lost_total 0",
             r#"deliveries_matched_total{channel="soc"} 0"#,
             r#"deliveries_total{channel="soc",ending="folded"} 0"#,
             r#"deliveries_waiting{channel="soc",where="lane_queue"} 0"#,

@@ -52,6 +52,8 @@ walk_both![
     a_log_is_followed_as_it_grows,
     a_log_is_read_from_a_time,
     a_log_is_read_from_its_newest,
+    a_log_is_read_from_one_record_to_before_another,
+    every_log_is_there_and_holds_what_was_appended_to_it,
     a_log_that_never_comes_to_rest_has_a_present_end,
     an_empty_log_ends_at_once,
     closing_leaves_nothing_half_acknowledged,
@@ -327,6 +329,52 @@ async fn a_log_is_read_from_its_newest(bench: Bench) {
         let newest = read(&*broker, Log::Decisions, Start::Newest(count)).await;
         let expected = &all[all.len().saturating_sub(usize::try_from(count).unwrap())..];
         assert!(newest.iter().map(|one| one.offset).eq(expected.iter().map(|one| one.offset)), "{count}");
+    }
+    broker.close().await;
+}
+
+async fn a_log_is_read_from_one_record_to_before_another(bench: Bench) {
+    let broker = bench.open().await;
+    let log = Log::Decisions;
+    for at in 0..3 {
+        publish(&*broker, &Destination::Log(log), at * 100..(at + 1) * 100).await;
+    }
+    let all = read(&*broker, log, Start::First).await;
+    let offset = |at: usize| all[at].offset;
+    let between = async |start, end: u64| {
+        let mut records = broker.read(log, start, End::Before(end));
+        let mut came = Vec::new();
+        while let Some(record) = tokio::time::timeout(PATIENCE, records.recv()).await.expect("it ends") {
+            let record = record.unwrap();
+            if record.offset < end {
+                came.push(record.offset);
+            }
+        }
+        came
+    };
+    let expected = |from: usize, to: usize| (from..to).map(offset).collect::<Vec<_>>();
+    for (from, to) in [(0, 1), (0, 300), (42, 43), (99, 250), (250, 300)] {
+        let end = if to == 300 { offset(299) + 1 } else { offset(to) };
+        assert_eq!(between(Start::Offset(offset(from)), end).await, expected(from, to), "{from} to {to}");
+    }
+    assert_eq!(between(Start::Offset(0), offset(10)).await, expected(0, 10));
+    assert!(between(Start::Offset(offset(7)), offset(7)).await.is_empty());
+    let now = Clock::System.now();
+    assert_eq!(between(Start::At(now.minus(Duration::from_hours(1))), offset(10)).await, expected(0, 10));
+    assert!(between(Start::At(now.plus(Duration::from_hours(1))), offset(10)).await.is_empty());
+    broker.close().await;
+}
+
+async fn every_log_is_there_and_holds_what_was_appended_to_it(bench: Bench) {
+    let broker = bench.open().await;
+    assert!(broker.lacking().is_empty(), "{:?}", broker.lacking());
+    for (at, log) in Log::ALL.into_iter().enumerate() {
+        publish(&*broker, &Destination::Log(log), at..at + 3).await;
+    }
+    for (at, log) in Log::ALL.into_iter().enumerate() {
+        let came: Vec<usize> = read(&*broker, log, Start::First).await.iter().map(|record| id(&record.body)).collect();
+        assert_eq!(came.len(), 3, "{log:?}");
+        assert!((at..at + 3).all(|id| came.contains(&id)), "{log:?}: {came:?}");
     }
     broker.close().await;
 }

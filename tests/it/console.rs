@@ -4,3 +4,4 @@ mod alerting;
 mod approving;
 mod forms;
 mod operating;
+mod searching;

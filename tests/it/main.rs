@@ -8,6 +8,7 @@
 mod access;
 mod approvals;
 mod architecture;
+mod became;
 mod broker;
 mod chaos;
 mod cli;

@@ -52,8 +52,13 @@ pub(super) enum Book {
 }
 
 impl Book {
-    pub(super) const ALL: [Self; 4] =
-        [Self::Log(Log::Decisions), Self::Log(Log::Channels), Self::Log(Log::Approvals), Self::Answers];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Log(Log::Decisions),
+        Self::Log(Log::Channels),
+        Self::Log(Log::Approvals),
+        Self::Log(Log::Deliveries),
+        Self::Answers,
+    ];
 
     fn shelf(self) -> Shelf {
         Shelf::new(
@@ -62,6 +67,7 @@ impl Book {
                 Self::Log(Log::Decisions) => "decisions",
                 Self::Log(Log::Channels) => "channels",
                 Self::Log(Log::Approvals) => "approvals",
+                Self::Log(Log::Deliveries) => "deliveries",
                 Self::Answers => "answers",
             },
         )
@@ -73,6 +79,8 @@ impl Book {
             Self::Log(Log::Decisions) => u64::MAX,
             Self::Log(Log::Channels) => 100_000,
             Self::Log(Log::Approvals) => 1_000_000,
+            // At most one a second while little happens, and of at most 48 KiB while much does.
+            Self::Log(Log::Deliveries) => 4_000_000,
             Self::Answers => 10_000,
         }
     }
@@ -337,7 +345,7 @@ impl Keeper {
             Destination::DecisionsExchange => Target::Queue(Queue::Decisions),
             Destination::Queue(queue) => Target::Queue(queue.clone()),
             Destination::ApprovalsExchange(_) => Target::Book(Book::Answers),
-            Destination::Log(Log::Decisions) if self.keep_decisions.is_none() => Target::Nowhere,
+            Destination::Log(log) if log.is_of_decisions() && self.keep_decisions.is_none() => Target::Nowhere,
             Destination::Log(log) => Target::Book(Book::Log(*log)),
         }
     }
@@ -446,8 +454,10 @@ impl Keeper {
         for (book, state) in &self.books {
             let oldest = match book {
                 // What was kept when decisions were still kept goes, too.
-                Book::Log(Log::Decisions) => Some((self.clock.now(), self.keep_decisions.unwrap_or_default())),
-                Book::Log(Log::Channels | Log::Approvals) | Book::Answers => None,
+                Book::Log(log) if log.is_of_decisions() => {
+                    Some((self.clock.now(), self.keep_decisions.unwrap_or_default()))
+                }
+                Book::Log(_) | Book::Answers => None,
             };
             let mut from = 0;
             while removed < SHORTEN_STEP

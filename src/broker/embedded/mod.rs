@@ -60,7 +60,8 @@ const PAGE: usize = 200;
 pub struct EmbeddedSettings {
     /// Its directory; made when it is not there. One process may use it at a time.
     pub dir: PathBuf,
-    /// How long the decisions log keeps its records. With `None` publishing to [`Log::Decisions`] does nothing and is `Ok`.
+    /// How long the decisions log keeps its records. With `None` publishing to [`Log::Decisions`] or
+    /// [`Log::Deliveries`] does nothing and is `Ok`.
     pub keep_decisions: Option<Duration>,
     /// The lanes that are needed from the beginning. Lanes of earlier runs are still there too.
     pub lanes: Vec<ChannelId>,
@@ -168,7 +169,7 @@ impl Inner {
 
     async fn read(&self, log: Log, start: Start, end: End, records: mpsc::Sender<Result<Record, BrokerError>>) {
         let Some(mut grown) = self.grown.get(&Book::Log(log)).cloned() else { return };
-        if log == Log::Decisions && !self.keep_decisions && end == End::Present {
+        if log.is_of_decisions() && !self.keep_decisions && end != End::Follow {
             return;
         }
         let mut from = Place::Start(start);
@@ -183,10 +184,13 @@ impl Inner {
                     return;
                 }
             };
-            let limit = *limit.get_or_insert(page.end);
+            let limit = *limit.get_or_insert(match end {
+                End::Before(offset) => offset.min(page.end),
+                End::Present | End::Follow => page.end,
+            });
             let was_all = page.records.is_empty();
             for record in page.records {
-                if end == End::Present && record.offset >= limit {
+                if end != End::Follow && record.offset >= limit {
                     return;
                 }
                 from = Place::From(record.offset + 1);
@@ -202,7 +206,7 @@ impl Inner {
                 from = Place::From(page.end);
             }
             match end {
-                End::Present => return,
+                End::Present | End::Before(_) => return,
                 End::Follow => tokio::select! {
                     () = records.closed() => return,
                     () = self.stop.cancelled() => return,

@@ -73,8 +73,8 @@ pub struct RabbitSettings {
     pub prefix: String,
     /// Whether to declare queues, streams and exchanges; else they are only checked.
     pub declare: bool,
-    /// How long the decisions log keeps its records. With `None` there is no such log: publishing to [`Log::Decisions`] does
-    /// nothing and is `Ok`, and reading it finds nothing.
+    /// How long the decisions log keeps its records. With `None` there is no such log, nor one of deliveries: publishing
+    /// to [`Log::Decisions`] or [`Log::Deliveries`] does nothing and is `Ok`, and reading them finds nothing.
     pub keep_decisions: Option<Duration>,
     /// The lanes whose queues are needed from the beginning.
     pub lanes: Vec<ChannelId>,
@@ -333,6 +333,10 @@ impl Broker for RabbitMq {
 
     fn unsettled(&self) -> u64 {
         self.unacknowledged()
+    }
+
+    fn lacking(&self) -> Vec<String> {
+        self.0.topology.lacking()
     }
 
     fn health(&self) -> watch::Receiver<Health> {

@@ -3,9 +3,10 @@
 //! Why one task: two tasks that publish on one channel of the client library can swap their confirms (measured: 71 of 20,000
 //! rejected messages were reported as accepted). Why a barrier: see [`line`](super::line).
 //!
-//! There are two publishers: one for queues and exchanges, one for logs. A stream acknowledges and drops publishes for half a
-//! second after its broker started, so the second one asks for its streams after each connect before it publishes; the first
-//! one must not wait for that. What goes to a destination that did not confirm in time goes through neither of them, so that it
+//! There are three publishers: one for queues and exchanges, one for logs, one for the log of the deliveries. A stream acknowledges
+//! and drops publishes for half a second after its broker started, so the last two ask for their streams after each connect before
+//! they publish; the first one must not wait for that. The log of the deliveries may be missing or silent, and the other logs, for
+//! which acknowledgements wait, must not wait for it. What goes to a destination that did not confirm in time goes through neither of them, so that it
 //! delays nothing else: see [`quarantine`](super::quarantine).
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -22,7 +23,7 @@ use super::{
     quarantine::Quarantine,
     topology::{Topology, close},
 };
-use crate::broker::{Destination, Message, PublishError, Queue};
+use crate::broker::{Destination, Log, Message, PublishError, Queue};
 
 /// The most messages that are published before their confirms are awaited.
 pub(super) const BATCH: usize = 256;
@@ -51,6 +52,7 @@ pub(super) struct Publishers {
     link: Link,
     queues: mpsc::Sender<Job>,
     logs: mpsc::Sender<Job>,
+    deliveries: mpsc::Sender<Job>,
     quarantine: Arc<Quarantine>,
 }
 
@@ -65,8 +67,8 @@ impl Publishers {
             tasks.spawn(task.run());
             jobs
         };
-        let (queues, logs) = (publisher(Some(Arc::clone(&quarantine))), publisher(None));
-        Self { topology, link, queues, logs, quarantine }
+        let (queues, logs, deliveries) = (publisher(Some(Arc::clone(&quarantine))), publisher(None), publisher(None));
+        Self { topology, link, queues, logs, deliveries, quarantine }
     }
 
     /// Publishes and waits for the outcome.
@@ -86,6 +88,10 @@ impl Publishers {
         // A log that is not kept: there is nothing to do, and nothing to wait for.
         let Some((exchange, key)) = self.topology.address(&message.to) else { return Ok(()) };
         let jobs = match &message.to {
+            Destination::Log(Log::Deliveries) if self.topology.lacks_deliveries() => {
+                return Err(PublishError::Unroutable { to: key.to_string() });
+            }
+            Destination::Log(Log::Deliveries) => self.deliveries.clone(),
             Destination::Log(_) => self.logs.clone(),
             to @ (Destination::DecisionsExchange | Destination::ApprovalsExchange(_) | Destination::Queue(_)) => {
                 self.quarantine.cell(to).unwrap_or_else(|| self.queues.clone())

@@ -77,7 +77,11 @@ enum Limit {
 impl Reader {
     /// Reads until the end, or until nobody listens. After a lost connection it goes on where it was.
     pub(super) async fn run(self) {
-        let mut seen = None;
+        // Where it starts at an offset, what comes before it in its chunk counts as seen.
+        let mut seen = match self.start {
+            Start::Offset(offset) => offset.checked_sub(1),
+            Start::First | Start::At(_) | Start::Newest(_) => None,
+        };
         let mut limit = None;
         let mut backoff = Backoff::new();
         let mut tries = 0;
@@ -91,7 +95,7 @@ impl Reader {
             let Err(failure) = outcome else { return };
             tries = if seen == before { tries + 1 } else { 1 };
             let hopeless = failure.reply_code() == Some(NOT_FOUND);
-            if hopeless || (self.end == End::Present && tries >= RETRIES) {
+            if hopeless || (self.end != End::Follow && tries >= RETRIES) {
                 // Nobody listening is no problem: then nobody needs the error.
                 drop(self.records.send(Err(failure.into())).await);
                 return;
@@ -111,7 +115,11 @@ impl Reader {
         let connection = timeout(CALL_LIMIT, self.link.connection()).await.ok().flatten().ok_or_else(away)?;
         let limit = match (*limit, self.end, self.start) {
             (Some(limit), ..) => limit,
-            (None, End::Follow, Start::First | Start::At(_)) => Limit::Never,
+            (None, End::Follow, Start::First | Start::At(_) | Start::Offset(_)) => Limit::Never,
+            (None, End::Before(0), _) => return Ok(()),
+            (None, End::Before(offset), Start::First | Start::At(_) | Start::Offset(_)) => {
+                *limit.insert(Limit::At(offset - 1))
+            }
             (None, ..) => {
                 let last = self.last(&connection).await?;
                 if let (Start::Newest(count), Some(last), None) = (self.start, last, *seen) {
@@ -119,8 +127,9 @@ impl Reader {
                     *seen = last.checked_sub(count);
                 }
                 match (self.end, last) {
-                    (End::Present, None) => return Ok(()),
+                    (End::Present | End::Before(_), None) => return Ok(()),
                     (End::Present, Some(last)) => *limit.insert(Limit::At(last)),
+                    (End::Before(offset), Some(last)) => *limit.insert(Limit::At(last.min(offset - 1))),
                     (End::Follow, _) => Limit::Never,
                 }
             }
@@ -140,6 +149,7 @@ impl Reader {
         let from = match (*seen, self.start) {
             (Some(offset), _) => at(offset + 1),
             (None, Start::First | Start::Newest(_)) => AMQPValue::LongString(LongString::from("first")),
+            (None, Start::Offset(offset)) => at(offset),
             (None, Start::At(time)) => AMQPValue::Timestamp(u64::try_from(time.unix_seconds()).unwrap_or(0)),
         };
         let mut consumer = self.consume(channel, "reader", from, PREFETCH).await?;

@@ -4,11 +4,15 @@
 //! cannot be changed, and refusing to work would help nobody.
 //!
 //! The urgent queue of a lane is more than contract 4 asks an operator for. Where it is not there and may not be made, the lane
-//! does without, after one warning: what is urgent then waits in the lane's own queue like the rest.
+//! does without, after one warning: what is urgent then waits in the lane's own queue like the rest. So is the log of the
+//! deliveries: without it, nothing is written down of what became of them.
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +44,9 @@ const SMALL_SEGMENT_BYTES: i64 = 4 << 20;
 /// The most that a small log keeps, in bytes: millions of answers.
 const SMALL_LOG_BYTES: i64 = 1 << 30;
 
+/// The most that the log of the deliveries keeps, in bytes, whatever its age: what became of some fifty million decisions.
+const DELIVERIES_LOG_BYTES: i64 = 8 << 30;
+
 /// The names and arguments of everything that we use on the broker.
 #[derive(Debug)]
 pub(super) struct Topology {
@@ -51,6 +58,8 @@ pub(super) struct Topology {
     foreign: Mutex<HashSet<String>>,
     /// Lanes whose urgent queue is not there and cannot be made.
     without_urgent: Mutex<HashSet<ChannelId>>,
+    /// Whether the log of the deliveries is not there and cannot be made.
+    without_deliveries: AtomicBool,
 }
 
 /// One thing on the broker.
@@ -59,13 +68,15 @@ enum Part {
     Queue(String, FieldTable),
     /// The urgent queue of a lane.
     Urgent(ChannelId, FieldTable),
+    /// The log of the deliveries.
+    Deliveries(String, FieldTable),
     /// A queue, and the exchange that it is bound to with `#`.
     Binding(String, String),
 }
 
 impl Part {
     fn is_queue(&self) -> bool {
-        matches!(self, Self::Queue(..) | Self::Urgent(..))
+        matches!(self, Self::Queue(..) | Self::Urgent(..) | Self::Deliveries(..))
     }
 }
 
@@ -78,7 +89,8 @@ impl Topology {
     ) -> Self {
         let lanes = Mutex::new(lanes.into_iter().collect());
         let (foreign, without_urgent) = (Mutex::default(), Mutex::default());
-        Self { prefix, declare, keep_decisions, lanes, foreign, without_urgent }
+        let without_deliveries = AtomicBool::new(false);
+        Self { prefix, declare, keep_decisions, lanes, foreign, without_urgent, without_deliveries }
     }
 
     /// The name of a queue.
@@ -97,6 +109,7 @@ impl Topology {
             Log::Decisions => self.keep_decisions.map(|_| format!("{}.alerts.log.decisions", self.prefix)),
             Log::Channels => Some(format!("{}.alerts.log.channels", self.prefix)),
             Log::Approvals => Some(format!("{}.alerts.log.approvals", self.prefix)),
+            Log::Deliveries => self.keep_decisions.map(|_| format!("{}.alerts.log.deliveries", self.prefix)),
         }
     }
 
@@ -137,6 +150,20 @@ impl Topology {
         }
     }
 
+    /// Whether the log of the deliveries was not there at the last connect.
+    pub(super) fn lacks_deliveries(&self) -> bool {
+        self.without_deliveries.load(Ordering::Relaxed)
+    }
+
+    /// The names of what is not there and done without.
+    pub(super) fn lacking(&self) -> Vec<String> {
+        let lanes = self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<String> = lanes.iter().map(|lane| self.queue(&Queue::Urgent(lane.clone()))).collect();
+        names.sort();
+        names.extend(self.log(Log::Deliveries).filter(|_| self.lacks_deliveries()));
+        names
+    }
+
     /// Declares or checks everything.
     pub(super) async fn establish(&self, connection: &Connection) -> Result<(), Failure> {
         let lanes: Vec<_> = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
@@ -146,8 +173,9 @@ impl Topology {
         ];
         parts.extend(self.parts_of(&Queue::Dead));
         parts.extend(self.parts_of(&Queue::Decisions));
-        for log in [Log::Decisions, Log::Channels, Log::Approvals] {
-            parts.extend(self.log(log).map(|name| Part::Queue(name, self.log_arguments(log))));
+        for log in Log::ALL {
+            let part = if log == Log::Deliveries { Part::Deliveries } else { Part::Queue };
+            parts.extend(self.log(log).map(|name| part(name, self.log_arguments(log))));
         }
         parts.extend(lanes.iter().flat_map(|lane| self.parts_of_lane(lane)));
         self.put(connection, parts).await
@@ -199,10 +227,16 @@ impl Topology {
         match (log, self.keep_decisions) {
             (Log::Decisions, Some(keep)) => table([
                 kind,
-                text("x-max-age", &format!("{}s", keep.as_secs().max(1))),
+                text("x-max-age", &max_age(keep)),
                 number("x-stream-max-segment-size-bytes", DECISIONS_SEGMENT_BYTES),
             ]),
-            (Log::Decisions, None) => table([kind]),
+            (Log::Deliveries, Some(keep)) => table([
+                kind,
+                text("x-max-age", &max_age(keep)),
+                number("x-max-length-bytes", DELIVERIES_LOG_BYTES),
+                number("x-stream-max-segment-size-bytes", DECISIONS_SEGMENT_BYTES),
+            ]),
+            (Log::Decisions | Log::Deliveries, None) => table([kind]),
             (Log::Channels | Log::Approvals, _) => table([
                 kind,
                 number("x-max-length-bytes", SMALL_LOG_BYTES),
@@ -221,14 +255,18 @@ impl Topology {
             };
             match self.put_part(&channel, &part).await {
                 Ok(()) => {
-                    if let Part::Urgent(lane, _) = &part {
-                        self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+                    match &part {
+                        Part::Urgent(lane, _) => {
+                            self.without_urgent.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+                        }
+                        Part::Deliveries(..) => self.without_deliveries.store(false, Ordering::Relaxed),
+                        Part::Exchange(_) | Part::Queue(..) | Part::Binding(..) => {}
                     }
                     spare = Some(channel);
                 }
                 Err(failure) if self.declare && failure.reply_code() == Some(PRECONDITION_FAILED) => {
                     let name = match &part {
-                        Part::Queue(name, _) => name.clone(),
+                        Part::Queue(name, _) | Part::Deliveries(name, _) => name.clone(),
                         Part::Urgent(lane, _) => self.queue(&Queue::Urgent(lane.clone())),
                         Part::Exchange(_) | Part::Binding(..) => return Err(failure),
                     };
@@ -252,7 +290,19 @@ impl Topology {
                     Part::Urgent(lane, _) if matches!(failure.reply_code(), Some(NOT_FOUND | ACCESS_REFUSED)) => {
                         self.lacks_urgent(lane, &failure);
                     }
-                    Part::Urgent(..) | Part::Exchange(_) | Part::Queue(..) | Part::Binding(..) => return Err(failure),
+                    Part::Deliveries(name, _) if matches!(failure.reply_code(), Some(NOT_FOUND | ACCESS_REFUSED)) => {
+                        if !self.without_deliveries.swap(true, Ordering::Relaxed) {
+                            tracing::warn!(
+                                log = name, %failure,
+                                "the log of the deliveries is not there: all is delivered, and nobody writes down what became of it"
+                            );
+                        }
+                    }
+                    Part::Urgent(..)
+                    | Part::Deliveries(..)
+                    | Part::Exchange(_)
+                    | Part::Queue(..)
+                    | Part::Binding(..) => return Err(failure),
                 },
             }
         }
@@ -274,7 +324,9 @@ impl Topology {
                 let call = channel.exchange_declare(short(name), ExchangeKind::Topic, options, FieldTable::default());
                 limited("could not find the exchange", name, DECLARE_LIMIT, call).await.map_err(missing)
             }
-            Part::Queue(name, arguments) => self.put_queue(channel, name, arguments).await,
+            Part::Queue(name, arguments) | Part::Deliveries(name, arguments) => {
+                self.put_queue(channel, name, arguments).await
+            }
             Part::Urgent(lane, arguments) => {
                 self.put_queue(channel, &self.queue(&Queue::Urgent(lane.clone())), arguments).await
             }
@@ -303,6 +355,10 @@ impl Topology {
         let call = channel.queue_declare(short(name), options, arguments.clone());
         limited("could not declare the queue", name, DECLARE_LIMIT, call).await.map(drop)
     }
+}
+
+fn max_age(keep: Duration) -> String {
+    format!("{}s", keep.as_secs().max(1))
 }
 
 fn missing(failure: Failure) -> Failure {
@@ -372,6 +428,7 @@ mod tests {
         assert_eq!(topology.queue(&Queue::Dead), "interven.alerts.dead");
         assert_eq!(topology.log(Log::Decisions).unwrap(), "interven.alerts.log.decisions");
         assert_eq!(topology.log(Log::Approvals).unwrap(), "interven.alerts.log.approvals");
+        assert_eq!(topology.log(Log::Deliveries).unwrap(), "interven.alerts.log.deliveries");
         let (exchange, key) = topology.address(&Destination::ApprovalsExchange("approved.slack".into())).unwrap();
         assert_eq!((exchange.as_str(), key.as_str()), ("interven.approvals", "approved.slack"));
     }
@@ -380,6 +437,7 @@ mod tests {
     fn a_decisions_log_that_is_not_kept_has_no_address() {
         let topology = Topology::new("interven".into(), true, None, []);
         assert!(topology.address(&Destination::Log(Log::Decisions)).is_none());
+        assert!(topology.address(&Destination::Log(Log::Deliveries)).is_none());
         assert!(topology.address(&Destination::Log(Log::Channels)).is_some());
     }
 

@@ -13,6 +13,7 @@ use crate::{
         DeadLetterError, LetterFilter, OpenReport, Store, StoreOptions,
         replay::{Replay, ReplayReport},
     },
+    delivery_log::DeliveryLog,
     model::{ChannelId, Clock},
 };
 
@@ -213,7 +214,9 @@ async fn replay_from(
     let broker =
         app::connect(plan, clock, &TaskTracker::new()).await.map_err(|error| crate::cli::run::start_failure(&error))?;
     let known = |id: &ChannelId| plan.channels.iter().any(|channel| channel.id == *id);
-    let replaying = Replay { store, broker: Arc::as_ref(&broker), known: &known, clock, dry_run };
+    // The worker that delivers them says how that ends.
+    let deliveries = &DeliveryLog::none();
+    let replaying = Replay { store, broker: Arc::as_ref(&broker), known: &known, deliveries, clock, dry_run };
     let done = replaying.run(&ids, |_| {}).await;
     broker.close().await;
     done.map_err(|error| failure(&error))

@@ -11,6 +11,7 @@ use crate::{
     cli::{Failure, Shell, runtime},
     config,
     dead_letters::{DeadLetter, LetterFilter, LetterId, replay::Replay},
+    delivery_log::DeliveryLog,
     model::{ChannelId, Clock, Decision, Ending},
     settings::Outside,
 };
@@ -118,6 +119,7 @@ impl Backstage for RealBackstage<'_> {
             store: self.worker.store(),
             broker: Arc::as_ref(&broker),
             known: &known,
+            deliveries: &DeliveryLog::none(),
             clock: self.clock,
             dry_run: false,
         };

@@ -39,7 +39,13 @@ pub(super) async fn broker(plan: &Plan, clock: Clock, known: Option<Finding>) ->
     };
     match opened {
         Ok(broker) => {
+            let lacking = broker.lacking();
             broker.close().await;
+            if !lacking.is_empty() {
+                let says = format!("connected, and without {}", lacking.join(", "));
+                return Finding::doubtful(part, says)
+                    .hint("a worker works without it; make it as the README's table says to have what it is for");
+            }
             Finding::well(
                 part,
                 match &plan.broker {

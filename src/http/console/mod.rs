@@ -66,6 +66,7 @@ pub(super) fn routes(gate: Gate) -> Router {
         .route("/channels/{id}/test", post(channels::test))
         .route("/channels/{id}/pause", post(channels::pause))
         .route("/channels/{id}/resume", post(channels::resume))
+        .route("/decisions", get(decisions::list))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/{id}", get(dead_letters::show))
         .route("/dead-letters/replay", get(dead_letters::acting::ask_replay).post(dead_letters::acting::replay))

@@ -323,7 +323,7 @@ impl Errand {
         told: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) -> Result<Option<&'static str>, DeadLetterError> {
-        let Inside { store, broker, metrics, clock, .. } = &self.inside;
+        let Inside { store, broker, metrics, deliveries, clock, .. } = &self.inside;
         let shown = self.inside.channels.borrow().clone();
         let known: HashSet<&ChannelId> = shown.iter().map(|channel| &channel.id).collect();
         let mut counted: BTreeMap<Option<ChannelId>, u64> = BTreeMap::new();
@@ -344,7 +344,7 @@ impl Errand {
         };
         let known = |channel: &ChannelId| known.contains(channel);
         let broker = broker.as_ref();
-        let replay = Replay { store, broker, known: &known, clock: *clock, dry_run: self.order.dry_run };
+        let replay = Replay { store, broker, known: &known, deliveries, clock: *clock, dry_run: self.order.dry_run };
         let report = replay.run_while(ids, go_on).await?;
         *last = report;
         Ok(stopped)

@@ -49,6 +49,7 @@ pub(in crate::http) fn show_soc(house: &House) {
         id: "soc".parse().unwrap(),
         configured: json!({}),
         filter,
+        max_age: Duration::from_hours(24),
         version: None,
         unreadable: false,
         lane: None,

@@ -9,11 +9,12 @@ use super::{LATER_MAX, Lane, Load, Sent, WAIT_IN_MEMORY_MAX};
 use crate::{
     channels::Channel,
     dead_letters::{DeadLetter, LastReply},
+    delivery_log::Ended,
     lane::{
         CardPosted, Errand, LaneState, Origin,
         step::{self, Answer, Course, Fate, Form, Standing, Step, Tried},
     },
-    model::{Attempt, DeathReason, Ending, Reply, Verdict},
+    model::{Attempt, DeathReason, Ending, Reply, Timestamp, Verdict},
 };
 
 impl Lane {
@@ -217,10 +218,18 @@ impl Lane {
         self.metrics.last_success.set(now.unix_seconds());
         if !errand.delivery.is_canary() {
             self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
-            self.metrics.ended(ending, 1);
+            self.count_ended(&errand, ending, now);
         }
         self.recent.insert(errand.delivery.id());
         errand.receipt.settle();
+    }
+
+    /// Counts it, and writes it down.
+    pub(super) fn count_ended(&self, errand: &Errand, ending: Ending, at: Timestamp) {
+        self.metrics.ended(ending, 1);
+        let tries = errand.delivery.attempts.saturating_add(1);
+        let ended = Ended { ending, at, tries, reason: None };
+        self.tools.deliveries.ended(&errand.delivery.decision.id, &self.plan.id, ended);
     }
 
     pub(super) async fn again(&mut self, mut errand: Errand, after: Duration, counted: bool) {

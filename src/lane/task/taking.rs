@@ -130,7 +130,7 @@ impl Lane {
             Some(Own::Canary(_)) => false,
         };
         if uncounted {
-            self.metrics.ended(Ending::Delivered, 1);
+            self.count_ended(&errand, Ending::Delivered, self.tools.clock.now());
         }
         errand.receipt.settle();
     }

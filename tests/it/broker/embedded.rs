@@ -116,8 +116,10 @@ async fn an_answer_for_the_firewall_and_a_log_that_is_not_kept_are_taken() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(dir.path()).await;
     publish(&broker, &Destination::ApprovalsExchange("approved.slack".into()), 0..3).await;
-    publish(&broker, &Destination::Log(Log::Decisions), 0..3).await;
-    assert!(read(&broker, Log::Decisions, Start::First).await.is_empty());
+    for log in [Log::Decisions, Log::Deliveries] {
+        publish(&broker, &Destination::Log(log), 0..3).await;
+        assert!(read(&broker, log, Start::First).await.is_empty());
+    }
     broker.close().await;
 }
 

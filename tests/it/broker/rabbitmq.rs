@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use interven_alerts::{
     broker::{
-        Broker, Destination, Log, Queue, Start,
+        Broker, Destination, Log, PublishError, Queue, Start,
         rabbitmq::{RabbitMq, RabbitSettings},
     },
     model::Secret,
@@ -188,6 +188,29 @@ async fn an_existing_topology_is_enough_when_nothing_may_be_declared() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topology_without_the_log_of_the_deliveries_is_enough_too() {
+    // Goal: what contract 4 lists is all that an operator has to make.
+    let prefix = unique_prefix();
+    let first = rabbit(Rabbit::shared().url(), &prefix);
+    first.ready(PATIENCE).await.unwrap();
+    first.close().await;
+    let log = format!("{prefix}.alerts.log.deliveries");
+    Rabbit::shared().ctl(&["delete_queue", &log]).await;
+    let settings = RabbitSettings { declare: false, ..settings(Rabbit::shared().url(), &prefix) };
+    let broker = RabbitMq::connect(settings, &TaskTracker::new()).unwrap();
+    broker.ready(PATIENCE).await.unwrap();
+    assert_eq!(broker.lacking(), [log]);
+    let lost = try_publish(&broker, &Destination::Log(Log::Deliveries), 0..2).await;
+    assert!(lost.iter().all(|outcome| matches!(outcome, Err(PublishError::Unroutable { .. }))), "{lost:?}");
+    let mut records = broker.read(Log::Deliveries, Start::First, interven_alerts::broker::End::Present);
+    assert!(records.recv().await.is_some_and(|record| record.is_err()), "an empty log it is not");
+    publish(&broker, &Destination::Log(Log::Decisions), 0..1).await;
+    publish(&broker, &Destination::DecisionsExchange, 0..1).await;
+    drain(&mut broker.consume(Queue::Decisions, window(1)), 0..1).await;
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_of_an_operator_with_other_arguments_is_used_as_it_is() {
     let prefix = unique_prefix();
     // Two workers that disagree in an argument: the first one's stands.
@@ -224,7 +247,9 @@ async fn a_decisions_log_that_is_not_kept_takes_everything_and_holds_nothing() {
     let settings = RabbitSettings { keep_decisions: None, ..settings(Rabbit::shared().url(), &unique_prefix()) };
     let broker = RabbitMq::connect(settings, &TaskTracker::new()).unwrap();
     broker.ready(PATIENCE).await.unwrap();
-    publish(&broker, &Destination::Log(Log::Decisions), 0..3).await;
-    assert!(read(&broker, Log::Decisions, Start::First).await.is_empty());
+    for log in [Log::Decisions, Log::Deliveries] {
+        publish(&broker, &Destination::Log(log), 0..3).await;
+        assert!(read(&broker, log, Start::First).await.is_empty());
+    }
     broker.close().await;
 }

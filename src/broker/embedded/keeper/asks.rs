@@ -123,6 +123,7 @@ impl Keeper {
         let mut place = match from {
             Place::From(place) => place,
             Place::Start(Start::First) => 0,
+            Place::Start(Start::Offset(offset)) => offset,
             Place::Start(Start::Newest(count)) => book.next.saturating_sub(count),
             Place::Start(Start::At(time)) => book.shelf.find(vault.db(), time).map_err(damaged)?,
         };
