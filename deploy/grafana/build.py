@@ -254,7 +254,7 @@ def overview():
         "none", size=wide, colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsDecisionsNotTaken"), runbook("IntervenAlertsAcksNearPrefetch")])
     board.stat(
         "The longest wait", "How long the oldest delivery that waits has waited, of all channels.",
-        f"max(channel:interven_alerts_oldest_waiting:seconds{{{POOL}}}) or vector(0)",
+        f"max(channel:interven_alerts_oldest_waiting:seconds{{{POOL}}})",
         "s", size=wide, colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsOldestWaiting")])
     board.stat(
         "CRITICAL told to nobody, 1 h", "CRITICAL decisions of the last hour that no channel's filters let pass.",
@@ -381,7 +381,7 @@ def channels_table(board):
         overrides.append({"matcher": {"id": "byName", "options": name}, "properties": properties})
     board.panel(
         "table", "Channels",
-        "Every channel and its worst state over all workers. Oldest waits: for how long; empty: nothing does. Takes: how long what "
+        "Every channel and its worst state over all workers. Oldest waits: for how long. Takes: how long what "
         "waits will take at the present pace. "
         "Last success: how long ago any worker got anything through, canaries included; empty: not since the workers started.",
         [as_table(query) for _, query, _, _ in columns], "none", (24, 9),
@@ -416,7 +416,7 @@ def channel():
                f'max(avg_over_time(interven_alerts_lane_state{{{CHANNEL},state="paused"}}[15m]))', "percentunit",
                size=narrow, colours=thresholds((None, GREEN), (0.2, YELLOW), (0.5, RED)), links=[runbook("IntervenAlertsLanePaused")])
     board.stat("The oldest waits", "How long the oldest delivery that waits has waited.",
-               f"max(channel:interven_alerts_oldest_waiting:seconds{{{CHANNEL}}}) or vector(0)", "s",
+               f"max(channel:interven_alerts_oldest_waiting:seconds{{{CHANNEL}}})", "s",
                size=narrow, colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsOldestWaiting")])
     board.stat("Waiting", "Deliveries that wait: in memory (sum over workers) and in the lane's queue (one for the pool).",
                f"sum(channel:interven_alerts_waiting:sum{{{CHANNEL}}})", "short", size=narrow, colours=thresholds((None, GREEN), (100, YELLOW), (1000, ORANGE)),
@@ -453,7 +453,7 @@ def channel():
     board.series("How long the oldest waits",
                  "Since a worker first routed it. 0 where nothing waits. The line is where IntervenAlertsOldestWaiting begins. "
                  "While an operator has paused the channel, nobody looks into its queue.",
-                 [(f"max(channel:interven_alerts_oldest_waiting:seconds{{{CHANNEL}}}) or vector(0)", "oldest")], "s",
+                 [(f"max(channel:interven_alerts_oldest_waiting:seconds{{{CHANNEL}}})", "oldest")], "s",
                  lines=[(900, RED)], links=[runbook("IntervenAlertsOldestWaiting")])
     board.series("From decision to delivery",
                  "How old decisions are when the endpoint accepts them. The line is where IntervenAlertsDeliveriesLate begins.",

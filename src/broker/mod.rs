@@ -455,4 +455,28 @@ mod tests {
         assert_eq!(arrivals.recv_many(&mut batch, 9).await, 0);
         assert!(arrivals.recv().await.is_none());
     }
+
+    #[tokio::test]
+    async fn what_was_looked_at_is_received_as_if_nobody_had() {
+        let ((urgent, urgent_end), (ordinary, end)) = (mpsc::channel(8), mpsc::channel(8));
+        let mut arrivals = Arrivals::with_urgent(urgent_end, end);
+        assert_eq!(arrivals.next_ones().count(), 0);
+        for (to, text) in [(&ordinary, "a"), (&ordinary, "b"), (&urgent, "U"), (&ordinary, "c")] {
+            to.send(arrival(text)).await.unwrap();
+        }
+        let looked = |arrivals: &mut Arrivals| arrivals.next_ones().map(|one| one.body.clone()).collect::<Vec<_>>();
+        for _ in 0..2 {
+            assert_eq!(looked(&mut arrivals), ["U", "a"]);
+        }
+        assert!(arrivals.has_urgent());
+        assert_eq!(arrivals.recv().await.unwrap().body, "U");
+        let mut batch = Vec::new();
+        assert_eq!(arrivals.recv_many(&mut batch, 2).await, 2);
+        assert_eq!(batch.iter().map(|arrival| &arrival.body[..]).collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(looked(&mut arrivals), ["c"]);
+        drop((urgent, ordinary));
+        assert!(!arrivals.is_empty());
+        assert_eq!(arrivals.recv().await.unwrap().body, "c");
+        assert!(arrivals.recv().await.is_none());
+    }
 }

@@ -123,7 +123,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
             if list.json {
                 return shell.print_json(&views);
             }
-            Ok(write!(shell.out, "{}", overview(&views))?)
+            table::print(&overview(&views), shell)
         }
         Command::Test(test) if Place::is_workers(&test.server, global) => {
             runtime(false)?.block_on(channels_running::test(test, shell))
@@ -164,7 +164,7 @@ pub fn views(plan: &Plan, now: Timestamp) -> Vec<View> {
 }
 
 /// The channels as a table for people.
-pub fn overview(views: &[View]) -> String {
+pub fn overview(views: &[View]) -> Vec<Vec<String>> {
     let head =
         ["CHANNEL", "KIND", "EVENTS", "SEVERITY", "TOOLS", "AGENTS", "RATE", "ENDPOINT"].map(str::to_owned).to_vec();
     let list = |patterns: &Option<Vec<String>>| patterns.as_ref().map_or_else(|| "all".into(), |list| list.join(","));
@@ -177,6 +177,5 @@ pub fn overview(views: &[View]) -> String {
         let cells = [id, *kind, events.as_str(), &severity, &list(tools), &list(agents), rate_limit, endpoint];
         cells.map(crate::settings::printable).to_vec()
     };
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(views.iter().map(row)).collect();
-    table::aligned(&rows)
+    std::iter::once(head).chain(views.iter().map(row)).collect()
 }

@@ -102,6 +102,7 @@ fn print_answer(channel: &str, json: bool, answer: &Value, shell: &mut Shell<'_>
         shell.print_json(answer)?;
     } else {
         let status = answer["status"].as_u64().map_or_else(|| String::from("no reply"), |code| format!("HTTP {code}"));
+        let said = text("answer");
         let took = answer["took_ms"].as_u64().unwrap_or(0);
         let channel = printable(channel);
         let endpoint = answer["endpoint"].as_str().map_or_else(String::new, |to| format!(" to {}", printable(to)));
@@ -109,7 +110,8 @@ fn print_answer(channel: &str, json: bool, answer: &Value, shell: &mut Shell<'_>
         writeln!(
             shell.out,
             "{channel}: a worker posted a sample{endpoint}\n  reply    {status} after {took} ms: {}\n  verdict  {meaning}",
-            text("answer")
+            // The worker's words begin with the status, too.
+            said.strip_prefix(&format!("{status}: ")).unwrap_or(&said)
         )?;
     }
     if [Outcome::Delivered, Outcome::Accepted].iter().any(|good| good.as_str() == outcome) {
@@ -143,6 +145,8 @@ mod tests {
         };
         let (done, told) = tell(json!({"outcome": "delivered", "status": 200, "took_ms": 12, "answer": "ok"}));
         assert!(done && told.contains("HTTP 200 after 12 ms: ok") && told.contains("delivered"), "{told}");
+        let (_, said) = tell(json!({"outcome": "delivered", "status": 200, "took_ms": 12, "answer": "HTTP 200: ok"}));
+        assert_eq!(said, told, "the status is said once");
         let (done, told) = tell(json!({"outcome": "broken", "status": null, "took_ms": 3, "answer": "dns \u{1b}[2J"}));
         assert!(!done && told.contains("no reply") && !told.contains('\u{1b}'), "{told}");
     }

@@ -50,7 +50,12 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
                 return shell.print_json(&Report { file, ok: true, faults: &[], warnings: &warnings, channels });
             }
             config_file::print_faults(shell, &path, "warning", &warnings);
-            Ok(write!(shell.out, "{}", summary(&path, &plan, &channels))?)
+            write!(shell.out, "{}", summary(&path, &plan))?;
+            if channels.is_empty() {
+                return Ok(());
+            }
+            writeln!(shell.out)?;
+            table::print(&channels::overview(&channels), shell)
         }
         Err(LoadError::Faulty(found)) => {
             let failure = Failure::new(format!("{file}: {found}")).exit(Exit::Config);
@@ -67,7 +72,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     }
 }
 
-fn summary(path: &Path, plan: &Plan, channels: &[View]) -> String {
+fn summary(path: &Path, plan: &Plan) -> String {
     let row = |name: &str, value: String| vec![format!("  {name}"), value];
     let kept = |keep: &Option<_>| {
         keep.map_or_else(|| "no decisions kept".into(), |keep| format!("decisions kept {}", show_duration(keep)))
@@ -85,8 +90,7 @@ fn summary(path: &Path, plan: &Plan, channels: &[View]) -> String {
         row("listens", format!("{} (console, API), {} (metrics)", plan.http.listen, plan.http.metrics_listen)),
         row("links", format!("{} (approvals), {} (decisions)", plan.links.public, plan.links.console)),
         row("tokens", plan.access.tokens.len().to_string()),
-        row("channels", channels.len().to_string()),
+        row("channels", plan.channels.len().to_string()),
     ];
-    let overview = if channels.is_empty() { String::new() } else { format!("\n{}", channels::overview(channels)) };
-    format!("{}: no faults\n{}{overview}", path.display(), table::aligned(&rows))
+    format!("{}: no faults\n{}", path.display(), table::aligned(&rows))
 }

@@ -96,7 +96,8 @@ fn print(answers: &[Value], args: &Args, decision: &Decision, shell: &mut Shell<
         return shell.print_json(&answers);
     }
     let rows: Vec<Vec<String>> = answers.iter().map(row).collect();
-    Ok(write!(shell.out, "{}\n{}", headline(decision), table::aligned(&rows))?)
+    writeln!(shell.out, "{}", headline(decision))?;
+    table::print(&rows, shell)
 }
 
 /// The decision in one line. Its text is hostile, and a terminal obeys more than a card does.

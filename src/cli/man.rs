@@ -111,14 +111,14 @@ fn page(command: &clap::Command, above: Option<&clap::Command>) -> Result<Vec<u8
 fn render(section: &help::Section<'_>, page: &mut Roff) {
     let (mut in_code, mut in_terms) = (false, false);
     for (at, line) in section.lines.iter().enumerate() {
-        let is_code = matches!(line, help::Line::Code(_));
-        if is_code != in_code {
-            if is_code {
+        let copied = matches!(line, help::Line::Code(_));
+        if copied != in_code {
+            if copied {
                 page.control("RS", ["4"]).control("nf", []);
             } else {
                 page.control("fi", []).control("RE", []);
             }
-            in_code = is_code;
+            in_code = copied;
         }
         match line {
             help::Line::Code(code) => {

@@ -121,7 +121,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     progress.finish_and_clear();
     if args.json {
         shell.print_json(&report)?;
-    } else {
+    } else if done.is_ok() || report.published > 0 {
         writeln!(shell.out, "published {}, each confirmed; left out {}", report.published, report.faulty)?;
     }
     done?;
@@ -502,9 +502,9 @@ mod tests {
             color: false,
         };
         let rate = rate.map(|rate| format!("--rate={rate}"));
-        let argv = ["publish", "-"].into_iter().chain(rate.as_deref());
-        let matches = Args::augment_args(clap::Command::new("publish")).get_matches_from(argv);
-        let args = Args::from_arg_matches(&matches).unwrap();
+        let words = ["publish", "-"].into_iter().chain(rate.as_deref());
+        let parsed = Args::augment_args(clap::Command::new("publish")).get_matches_from(words);
+        let args = Args::from_arg_matches(&parsed).unwrap();
         let (mut report, progress) = (Report::default(), ProgressBar::hidden());
         let (into, lines) = mpsc::channel(READ_AHEAD);
         let feed = async move {

@@ -23,7 +23,7 @@ pub struct Args {
     /// The API of a running worker: http://HOST:PORT, repeatable; a name with several addresses means all of them
     ///
     /// The token is taken from the variable INTERVEN_ALERTS_TOKEN.
-    #[arg(long = "server", global = true, value_name = "URL", env = SERVER, value_delimiter = ',')]
+    #[arg(long = "server", global = true, value_name = "URL", env = SERVER, hide_env_values = true, value_delimiter = ',')]
     servers: Vec<String>,
 }
 

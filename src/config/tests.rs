@@ -285,6 +285,36 @@ fn what_looks_wrong_but_works_is_a_warning() {
 }
 
 #[test]
+fn peers_are_plain_addresses_of_apis_and_what_is_wrong_with_one_is_said_without_its_password() {
+    let plan = sound("[http]\npeers = [\"http://interven-alerts-headless:8080\", \"https://b.example/alerts\"]\n");
+    let peers: Vec<&str> = plan.peers.iter().map(url::Url::as_str).collect();
+    assert_eq!(peers, ["http://interven-alerts-headless:8080/", "https://b.example/alerts"]);
+    assert!(sound("").peers.is_empty());
+    let many = (0..65).map(|number| format!("\"http://w{number}\"")).collect::<Vec<_>>().join(", ");
+    for (list, problem) in [
+        ("\"worker:8080\"", "URL 1 must begin with http:// or https://"),
+        ("\"http://a\", \"nonsense\"", "URL 2 is not a URL: relative URL without a base"),
+        ("\"http://u:hush-3@a\"", "URL 1 holds credentials, and workers are asked with those of whoever looks"),
+        ("\"http://a/?x=1\"", "URL 1 has more than a host, a port and a path"),
+        ("\"http://a\", \"http://a/\"", "URL 2 is there twice"),
+        (&many, "names more than 64 workers"),
+    ] {
+        let faulty = read(&format!("[http]\npeers = [{list}]\n")).unwrap_err();
+        assert_eq!(shown(&faulty.faults), format!("2 http.peers: {problem}\n"));
+        assert!(faulty.faults.iter().all(|fault| !format!("{fault:?}").contains("hush") && !fault.hint.is_empty()));
+    }
+    assert!(read("[http]\npeers = \"http://a\"\n").is_err());
+    // Without the pool's key, nobody's session is known to the others.
+    let warned = |env: &dyn Fn(&str) -> Option<String>| {
+        let text = "[http]\npublic_url = \"https://a.example\"\npeers = [\"http://a\"]\n";
+        let Sound { warnings, .. } = parse(text, &Outside::new(env, Path::new("")), KINDS).unwrap();
+        shown(&warnings).contains("http.peers: there is no INTERVEN_ALERTS_KEY")
+    };
+    assert!(warned(&|_| None));
+    assert!(!warned(&|name| (name == "INTERVEN_ALERTS_KEY").then(|| String::from("0123456789abcdef"))));
+}
+
+#[test]
 fn a_broker_section_without_a_url_is_a_fault_rather_than_an_empty_store() {
     let faulty = read("[broker]\nprefetch = 5\n").unwrap_err();
     assert_eq!(shown(&faulty.faults), "1 broker: the section has no `url`\n");

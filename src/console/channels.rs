@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{Frame, Section, Text, When};
+use super::{Frame, Missing, Section, Text, When};
 
 /// How a channel's lane does, as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Lane {
     Held,
     /// An operator stopped it.
     Stopped,
-    /// This worker cannot read the channel.
+    /// A worker cannot read the channel.
     Unreadable,
 }
 
@@ -73,7 +73,32 @@ impl Lane {
                 "The endpoint refuses until somebody mends it or the channel. What it wants waits, and nobody is told."
             }
             Self::Stopped => "An operator paused it. What it wants waits until it is resumed.",
-            Self::Unreadable => "This worker cannot read the channel. What it wants waits for a worker that can.",
+            Self::Unreadable => "A worker cannot read the channel. What it wants waits for one that can.",
+        }
+    }
+}
+
+/// Whose view a page shows.
+#[derive(Clone, Debug, Default)]
+pub struct Views {
+    /// How many workers told of it.
+    pub workers: usize,
+    /// Workers that could not be asked.
+    pub missing: Vec<Missing>,
+}
+
+impl Views {
+    /// Whether it is more than this worker's own.
+    pub fn several(&self) -> bool {
+        self.workers > 1
+    }
+
+    /// By whom something was counted.
+    pub fn counted_by(&self) -> String {
+        if self.several() {
+            format!("counted by {} workers, each since it started", self.workers)
+        } else {
+            String::from("counted by this worker since it started")
         }
     }
 }
@@ -105,16 +130,18 @@ pub struct Channel {
     pub narrowed: Vec<Text>,
     /// Whether it is of the file, and read-only here.
     pub in_file: bool,
-    /// When this worker last delivered.
+    /// When somebody last delivered.
     pub last_success: Option<When>,
-    /// How many wait: in this worker, and in the queue of the pool.
+    /// How many wait: in the workers, and in the queue of the pool.
     pub waiting: (i64, i64),
-    /// How many this worker has delivered since it started.
+    /// How many were delivered since the workers started.
     pub delivered: u64,
-    /// How many it has told in digests.
+    /// How many were told in digests.
     pub folded: u64,
     /// How many died.
     pub dead: u64,
+    /// How many workers see its lane in which state, where they do not agree: a lane is one worker's, and that one knows best.
+    pub seen: Option<Text>,
 }
 
 impl Channel {
@@ -132,6 +159,8 @@ pub struct ChannelsPage {
     pub frame: Frame,
     /// In the order of the configuration.
     pub channels: Vec<Channel>,
+    /// Who sees them so.
+    pub views: Views,
     /// Whether who looks may test, pause and resume.
     pub may_act: bool,
     /// Whether who looks may add channels.
@@ -159,9 +188,11 @@ pub struct ChannelPage {
     pub frame: Frame,
     /// What the list says of it, too.
     pub channel: Channel,
+    /// Who sees it so.
+    pub views: Views,
     /// How it delivers: what, and how much.
     pub policy: Vec<(&'static str, Text)>,
-    /// What the tries of this worker came to.
+    /// What the tries came to.
     pub attempts: Vec<(Text, u64)>,
     /// Who made it so, and when, where it is not of the file.
     pub changed: Option<(Text, Option<When>)>,

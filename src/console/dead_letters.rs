@@ -204,12 +204,12 @@ impl LetterForm {
         self.channel.as_ref() == Some(channel)
     }
 
-    fn is_reason(&self, reason: &DeathReason) -> bool {
-        self.reason == Some(*reason)
+    fn is_reason(&self, reason: DeathReason) -> bool {
+        self.reason == Some(reason)
     }
 
-    fn is_severity(&self, severity: &Severity) -> bool {
-        self.severity == Some(*severity)
+    fn is_severity(&self, severity: Severity) -> bool {
+        self.severity == Some(severity)
     }
 
     fn shown_cause(&self) -> Text {

@@ -33,7 +33,7 @@ use crate::channels::Links;
 
 pub use approvals::{Answer, Approval, ApprovalPage, Approvals, ApprovalsPage, Asked, Filter, Standing};
 pub use assets::{Asset, asset};
-pub use channels::{Channel, ChannelPage, ChannelsPage, Lane};
+pub use channels::{Channel, ChannelPage, ChannelsPage, Lane, Views};
 pub use dead_letters::{
     Attempt, Cause, ConfirmPage, DeadLetter, DeadLetterPage, DeadLettersPage, Deed, Doing, LastReply, LetterForm,
     Missing, Reason,

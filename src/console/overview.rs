@@ -5,7 +5,7 @@
 
 use askama::Template;
 
-use super::{Approval, Channel, Frame, Lane, Section, Standing, Text};
+use super::{Approval, Channel, Frame, Lane, Section, Standing, Text, Views};
 
 /// The first page.
 #[derive(Debug, Template)]
@@ -23,7 +23,9 @@ pub struct OverviewPage {
     pub channels: Vec<Channel>,
     /// Those of them that have not flowed for so long that somebody should know.
     pub long: Vec<Text>,
-    /// What is counted of this worker.
+    /// Who sees them so.
+    pub views: Views,
+    /// What is counted.
     pub counts: Counts,
 }
 
@@ -34,7 +36,7 @@ pub struct Counts {
     pub connected: bool,
     /// Whether the configuration last read is the one in use.
     pub sound: bool,
-    /// Dead letters in its store.
+    /// Dead letters of all workers that could be asked.
     pub dead_letters: u64,
     /// Decisions that it has read since it started.
     pub decisions: u64,
@@ -93,7 +95,7 @@ impl OverviewPage {
             }
         }
         if self.counts.dead_letters > 0 {
-            let what = format!("{} in this worker's store", counted(self.counts.dead_letters, "dead letter"));
+            let what = format!("{} {}", counted(self.counts.dead_letters, "dead letter"), self.stores());
             need(Weight::Look, what, None, Some((String::from("/dead-letters"), "Look at them")));
         }
         if self.counts.critical_unrouted > 0 {
@@ -131,6 +133,15 @@ impl OverviewPage {
         self.channels.iter().map(Channel::waits).sum()
     }
 
+    /// Where dead letters were counted.
+    fn stores(&self) -> String {
+        if self.views.several() {
+            format!("in the stores of {} workers", self.views.workers)
+        } else {
+            String::from("in this worker's store")
+        }
+    }
+
     /// How many channels flow.
     fn flow(&self) -> usize {
         self.channels.iter().filter(|channel| channel.lane == Lane::Flowing).count()
@@ -155,9 +166,7 @@ fn trouble(channel: &Channel, long: bool) -> Option<(Weight, String)> {
     let since = channel.since.as_ref().map_or_else(String::new, |since| format!(" since {}", since.people()));
     match lane {
         Lane::Held => Some((Weight::Untold, format!("{id} is held: nobody is told there{since}"))),
-        Lane::Unreadable => {
-            Some((Weight::Untold, format!("{id} cannot be read by this worker: it tells nobody there")))
-        }
+        Lane::Unreadable => Some((Weight::Untold, format!("{id} cannot be read by a worker: it tells nobody there"))),
         Lane::Stopped => {
             let (by, at) = match &channel.stopped_by {
                 Some((by, at)) => (format!(" by {by}"), at.as_ref()),
@@ -212,6 +221,7 @@ mod tests {
             delivered: 0,
             folded: 0,
             dead: 0,
+            seen: None,
         }
     }
 
@@ -221,7 +231,8 @@ mod tests {
         let channels = channels.iter().map(|(id, lane)| channel(id, *lane)).collect();
         let frame = Frame::bare("Overview");
         let (waiting, more_wait, known) = (Vec::new(), false, true);
-        OverviewPage { frame, waiting, more_wait, known, channels, long: vec![Text::short("slow")], counts }
+        let (long, views) = (vec![Text::short("slow")], Views::default());
+        OverviewPage { frame, waiting, more_wait, known, channels, long, views, counts }
     }
 
     /// The look and the sentence of the verdict, and the weight of everything under it.
@@ -238,7 +249,7 @@ mod tests {
         for (channel, sentence) in [
             (("soc", Lane::Held), "soc is held: nobody is told there since 2026-06-01 12:03:00 UTC."),
             (("soc", Lane::Stopped), "soc is paused by maya: nobody is told there since 2026-06-01 12:03:00 UTC."),
-            (("soc", Lane::Unreadable), "soc cannot be read by this worker: it tells nobody there."),
+            (("soc", Lane::Unreadable), "soc cannot be read by a worker: it tells nobody there."),
             (("slow", Lane::Paused), "slow waits for its endpoint since 2026-06-01 12:03:00 UTC."),
         ] {
             let with = [well[0], channel];

@@ -74,65 +74,7 @@ fn channel(text: &str, lane: Lane) -> Channel {
         delivered: 2,
         folded: 1,
         dead: 3,
-    }
-}
-
-fn fault(text: &str) -> Fault {
-    Fault { problem: Text::long(text), hint: Text::long(text) }
-}
-
-fn make(text: &str) -> Aim {
-    Aim::Make { id: text.to_owned(), faults: vec![fault(text)] }
-}
-
-/// A form with every sort of field, with something wrong in each.
-fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
-    let value = || text.to_owned();
-    let controls = [
-        Control::Line { value: value(), number: true },
-        Control::Lines { value: value(), none: true, secret: false },
-        Control::Lines { value: value(), none: false, secret: true },
-        Control::Secret { kept: Some(Text::short(text)), typed: false, url: true },
-        Control::Secret { kept: None, typed: true, url: false },
-        Control::Secret { kept: None, typed: false, url: false },
-        Control::Choice { options: vec![("HIGH", true), ("LOW", false)] },
-        Control::Several { options: vec![("DENY", true), ("ALLOW", false)] },
-        Control::Switch { on: true },
-    ];
-    let keys = ["a", "b.c", "d", "e", "f", "g", "h", "i", "j"];
-    let field = |(key, control)| FormField {
-        key,
-        label: "Label",
-        hint: "Hint.",
-        example: "like this",
-        needed: false,
-        control,
-        faults: vec![fault(text)],
-        meanwhile: Some(Text::short(text)),
-    };
-    let tried = Tried {
-        delivered: false,
-        status: Some(404),
-        reply: Text::long(text),
-        meaning: Text::long(text),
-        endpoint: Text::short(text),
-        took: String::from("12 ms"),
-    };
-    FormPage {
-        frame,
-        kind: "Slack",
-        name: "slack",
-        steps: &["Do this."],
-        aim,
-        action: String::from("/channels/soc/edit"),
-        leave: String::from("/channels/soc"),
-        version: value(),
-        sealed: value(),
-        first: keys.into_iter().zip(controls).map(field).collect(),
-        more: vec![field(("more", Control::Switch { on: false }))],
-        faults: vec![fault(text)],
-        meanwhile: Some(Text::long(text)),
-        tried: Some(tried),
+        seen: Some(short()),
     }
 }
 
@@ -229,6 +171,65 @@ fn dead_letters(text: &str, frame: &dyn Fn() -> Frame) -> [String; 4] {
     [html(&list), html(&page), html(&confirm(Deed::Replay)), html(&confirm(Deed::Purge))]
 }
 
+fn fault(text: &str) -> Fault {
+    Fault { problem: Text::long(text), hint: Text::long(text) }
+}
+
+fn make(text: &str) -> Aim {
+    Aim::Make { id: text.to_owned(), faults: vec![fault(text)] }
+}
+
+/// A form with every sort of field, with something wrong in each.
+fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
+    let value = || text.to_owned();
+    let controls = [
+        Control::Line { value: value(), number: true },
+        Control::Lines { value: value(), none: true, secret: false },
+        Control::Lines { value: value(), none: false, secret: true },
+        Control::Secret { kept: Some(Text::short(text)), typed: false, url: true },
+        Control::Secret { kept: None, typed: true, url: false },
+        Control::Secret { kept: None, typed: false, url: false },
+        Control::Choice { options: vec![("HIGH", true), ("LOW", false)] },
+        Control::Several { options: vec![("DENY", true), ("ALLOW", false)] },
+        Control::Switch { on: true },
+    ];
+    let keys = ["a", "b.c", "d", "e", "f", "g", "h", "i", "j"];
+    let field = |(key, control)| FormField {
+        key,
+        label: "Label",
+        hint: "Hint.",
+        example: "like this",
+        needed: false,
+        control,
+        faults: vec![fault(text)],
+        meanwhile: Some(Text::short(text)),
+    };
+    let tried = Tried {
+        delivered: false,
+        status: Some(404),
+        reply: Text::long(text),
+        meaning: Text::long(text),
+        endpoint: Text::short(text),
+        took: String::from("12 ms"),
+    };
+    FormPage {
+        frame,
+        kind: "Slack",
+        name: "slack",
+        steps: &["Do this."],
+        aim,
+        action: String::from("/channels/soc/edit"),
+        leave: String::from("/channels/soc"),
+        version: value(),
+        sealed: value(),
+        first: keys.into_iter().zip(controls).map(field).collect(),
+        more: vec![field(("more", Control::Switch { on: false }))],
+        faults: vec![fault(text)],
+        meanwhile: Some(Text::long(text)),
+        tried: Some(tried),
+    }
+}
+
 /// Every page, with this text in every place that a text of others has.
 fn pages(text: &str) -> Vec<String> {
     let frame = || Frame {
@@ -248,6 +249,7 @@ fn pages(text: &str) -> Vec<String> {
     let approvals = Some(Approvals { list: list(), more: true });
     pages.push(html(&ApprovalsPage { frame: frame(), filter: Filter::All, approvals }));
     let channels = || Lane::ALL.map(|lane| channel(text, lane)).to_vec();
+    let views = || Views { workers: 2, missing: vec![Missing { worker: Text::short(text), why: Text::long(text) }] };
     let counts = Counts { connected: false, sound: false, dead_letters: 2, decisions: 3, critical_unrouted: 1 };
     let long = vec![Text::short("soc")];
     pages.push(html(&OverviewPage {
@@ -257,13 +259,21 @@ fn pages(text: &str) -> Vec<String> {
         known: true,
         channels: channels(),
         long,
+        views: views(),
         counts,
     }));
-    pages.push(html(&ChannelsPage { frame: frame(), channels: channels(), may_act: true, may_change: true }));
+    pages.push(html(&ChannelsPage {
+        frame: frame(),
+        channels: channels(),
+        views: views(),
+        may_act: true,
+        may_change: true,
+    }));
     pages.extend(channels().into_iter().map(|channel| {
         html(&ChannelPage {
             frame: frame(),
             channel,
+            views: views(),
             policy: vec![("Rate limit", Text::short(text))],
             attempts: vec![(Text::short(text), 3)],
             changed: Some((Text::short(text), Some(When::new(now(), now())))),

@@ -36,6 +36,7 @@ const STONES_MAX: usize = 4_096;
 
 /// What the owner wants written.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it waits and travels in a box")]
 pub(super) enum Work {
     /// Keep this letter. `import`: unless its subject or id is there already.
     Bury { letter: DeadLetter, import: bool },

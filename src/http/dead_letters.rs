@@ -67,6 +67,8 @@ pub(super) fn routes(desk: Desk) -> Router {
 enum Found {
     Letters {
         worker: Uuid,
+        /// How many letters there are in all, whatever is asked for.
+        total: u64,
         #[serde(flatten)]
         page: Page,
     },
@@ -80,7 +82,7 @@ async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
             return desk.causes(&filter).await.map(Found::Causes);
         }
         let page = desk.page(&filter, before, bodies).await?;
-        Ok(Found::Letters { worker: desk.worker, page })
+        Ok(Found::Letters { worker: desk.worker, total: desk.total(), page })
     };
     found.await.map_or_else(ApiError::into_response, |found| Json(found).into_response())
 }
@@ -134,6 +136,11 @@ impl Desk {
             page.letters.iter_mut().for_each(|letter| letter.body.clear());
         }
         Ok(page)
+    }
+
+    /// How many letters there are.
+    pub(super) fn total(&self) -> u64 {
+        self.inside.store.counts().values().sum()
     }
 
     /// What the letters died of.

@@ -185,7 +185,10 @@ fn unusable(fault: &QueryFault) -> ApiError {
         status: StatusCode::BAD_REQUEST,
         code: "bad_query",
         message: fault.to_string(),
-        hint: "times are in RFC 3339, as 2026-06-01T12:00:00Z; a plus sign in a URL is written %2B",
+        hint: match fault.key.as_str() {
+            "since" | "until" => "times are in RFC 3339, as 2026-06-01T12:00:00Z; a plus sign in a URL is written %2B",
+            _ => "`GET /api/openapi.json` describes every parameter",
+        },
     }
 }
 

@@ -148,9 +148,9 @@ pub async fn open(
         .merge(openapi::routes())
         .merge(console::routes(gate.clone()))
         .route_layer(from_fn_with_state(gate.clone(), guard::guard));
-    let routes = bounded(routes).layer(from_fn_with_state(gate, console::for_people));
     let worker = HeaderValue::try_from(worker.to_string()).map_err(|error| (api, std::io::Error::other(error)))?;
     let of_api = OfApi { terms: inside.terms.clone(), worker };
+    let routes = bounded(routes).layer(from_fn_with_state(gate, console::for_people));
     let routes = routes.layer(from_fn_with_state(of_api, headers::of_api));
     serve(api_listener, routes, draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)).layer(from_fn(headers::plain)), closing, tracker);

@@ -17,8 +17,11 @@ mod tests;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use http::Method;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::{Inside, channels::as_json, dead_letters::Desk, errors::ApiError};
 use crate::{
@@ -144,10 +147,28 @@ impl Pool {
         Heard { of, unheard }
     }
 
-    /// The channels as all workers see them: of each the view that tells most, with what waits for it in the whole pool, and each
-    /// worker's own view under `servers`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the page of the channels is to show it"))]
-    pub(super) async fn channels(&self, credential: Option<&Credential>) -> Heard<Vec<Value>> {
+    /// How many dead letters there are.
+    pub(super) async fn total(&self, credential: Option<&Credential>) -> Heard<u64> {
+        #[derive(Deserialize)]
+        struct Page {
+            worker: Uuid,
+            #[serde(default)]
+            total: u64,
+        }
+        let (servers, mut unheard) = self.others(credential).await;
+        let (mut known, mut of) = (BTreeSet::from([self.desk.worker]), self.desk.total());
+        for (server, answer) in servers.ask_all(Method::GET, letters::GLANCE, None).await {
+            match answer.and_then(|answer| understand::<Page>(answer.value)) {
+                Ok(Page { worker, total }) => of += if known.insert(worker) { total } else { 0 },
+                Err(trouble) => unheard.push(Unheard::new(&server.name, trouble)),
+            }
+        }
+        Heard { of, unheard }
+    }
+
+    /// The channels as all workers see them: of each the view that tells most, with what waits for it in the whole pool and what all
+    /// have counted, and each worker's own view under `servers`.
+    pub(super) async fn channels(&self, credential: Option<&Credential>) -> Heard<Lanes> {
         let shown = self.inside.channels.borrow().clone();
         let own = shown.iter().map(|one| as_json(one, &self.inside)).filter_map(|one| match one {
             Value::Object(view) => Some(view),
@@ -156,7 +177,7 @@ impl Pool {
         let mut heard: Vec<(String, Vec<View>)> = vec![(OWN.to_owned(), own.collect())];
         let (servers, mut unheard) = self.others(credential).await;
         let mut known = BTreeSet::from([self.desk.worker]);
-        for (server, answer) in servers.ask_all(http::Method::GET, "/api/channels", None).await {
+        for (server, answer) in servers.ask_all(Method::GET, "/api/channels", None).await {
             let views = answer.and_then(|answer| Ok((answer.worker, understand::<Vec<View>>(answer.value)?)));
             match views {
                 // A worker of a version that does not say which one it is counts as another one.
@@ -167,8 +188,17 @@ impl Pool {
                 Err(trouble) => unheard.push(Unheard::new(&server.name, trouble)),
             }
         }
-        Heard { of: together(heard), unheard }
+        Heard { of: Lanes { workers: heard.len(), channels: together(heard) }, unheard }
     }
+}
+
+/// The channels of the pool.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// How many workers told of them.
+    pub(super) workers: usize,
+    /// What the API tells of each, put together.
+    pub(super) channels: Vec<Value>,
 }
 
 /// Where letters come from: this worker's own, or a peer's.

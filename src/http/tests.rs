@@ -39,11 +39,6 @@ impl House {
         Self::open_with(Key::random().unwrap()).await
     }
 
-    /// A worker that nobody gave a key.
-    pub(super) async fn open_without_key() -> Self {
-        Self::build(None).await
-    }
-
     /// Makes the workers behind these URLs its peers.
     pub(super) fn meet(&self, peers: &[String]) {
         let peers: Vec<url::Url> = peers.iter().map(|url| url.parse().unwrap()).collect();
@@ -55,8 +50,15 @@ impl House {
         let key = Key::random().unwrap();
         let pair = [Self::open_with(key.clone()).await, Self::open_with(key).await];
         let urls: Vec<String> = pair.iter().map(|house| format!("http://{}", house.doors.api)).collect();
-        pair.iter().for_each(|house| house.meet(&urls));
+        for house in &pair {
+            house.meet(&urls);
+        }
         pair
+    }
+
+    /// A worker that nobody gave a key.
+    pub(super) async fn open_without_key() -> Self {
+        Self::build(None).await
     }
 
     /// A worker of the pool with this key.

@@ -441,6 +441,9 @@ async fn a_delivery_dies_when_its_attempts_are_used_up_and_no_sooner() {
         }
     };
     assert_eq!((letter.reason, letter.attempts), (DeathReason::Exhausted, 10));
+    let told = letter.history.iter().map(|attempt| (attempt.outcome.as_str(), attempt.status)).collect::<Vec<_>>();
+    assert_eq!(told, [("try_later", Some(500)); 10]);
+    assert!(letter.history.is_sorted_by_key(|attempt| attempt.at) && letter.history[9].text.contains("500"));
     assert_eq!(letter.last_reply.unwrap().status, Some(500));
     assert_eq!(bench.post.seen().len(), 10);
 }

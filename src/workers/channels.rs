@@ -1,7 +1,7 @@
 //! The channels of many workers as those of one.
 //!
 //! Every worker tells its own view, and only the owner of a lane knows how it is; so of each channel the view that tells most is
-//! shown, with how many workers see what.
+//! shown, with how many workers see what. What each counts for itself is added up.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,24 @@ pub type View = Map<String, Value>;
 const TELLING: [&str; 6] = ["unreadable", "stopped", "held", "paused", "probing", "flowing"];
 
 /// What differs from worker to worker.
-const OWN_VIEW: [&str; 6] = ["state", "why", "until", "paused_by", "waiting", "unreadable"];
+const OWN_VIEW: [&str; 13] = [
+    "state",
+    "why",
+    "since",
+    "until",
+    "paused_by",
+    "waiting",
+    "unreadable",
+    "matched",
+    "delivered",
+    "folded",
+    "dead",
+    "attempts",
+    "last_success",
+];
+
+/// What each worker counts for itself.
+const COUNTED: [&str; 4] = ["matched", "delivered", "folded", "dead"];
 
 /// Where a state stands among all: what tells most first.
 pub fn rank(state: &str) -> usize {
@@ -52,15 +69,73 @@ fn one(views: Vec<(String, View)>) -> Value {
         Value::Object(own)
     };
     let servers: Vec<Value> = views.iter().map(own).collect();
-    let Some((_, mut shown)) = views.into_iter().min_by_key(|(_, view)| rank(view)) else { return Value::Null };
+    let counts = counts(&views);
+    let mut views: Vec<View> = views.into_iter().map(|(_, view)| view).collect();
+    views.sort_by_key(rank);
+    let mut views = views.into_iter();
+    let Some(mut shown) = views.next() else { return Value::Null };
+    // A worker that cannot read a channel knows little of what it is; another one does.
+    for (key, value) in views.flatten() {
+        shown.entry(key).or_insert(value);
+    }
+    shown.extend(counts);
     shown.insert(String::from("waiting"), json!({"memory": memory, "lane_queue": queue}));
     shown.insert(String::from("servers"), Value::Array(servers));
     Value::Object(shown)
 }
 
+/// What all workers counted, as far as they tell it.
+fn counts(views: &[(String, View)]) -> View {
+    let told = |key: &'static str| views.iter().filter_map(move |(_, view)| view.get(key));
+    let mut counts = View::new();
+    for key in COUNTED {
+        if told(key).next().is_some() {
+            counts.insert(key.to_owned(), told(key).filter_map(Value::as_u64).sum::<u64>().into());
+        }
+    }
+    let mut attempts: BTreeMap<String, u64> = BTreeMap::new();
+    for (outcome, count) in told("attempts").filter_map(Value::as_object).flatten() {
+        *attempts.entry(outcome.clone()).or_default() += count.as_u64().unwrap_or(0);
+    }
+    if !attempts.is_empty() {
+        counts.insert(String::from("attempts"), json!(attempts));
+    }
+    // In UTC and to the millisecond, so that they sort as texts.
+    if let Some(last) = told("last_success").filter_map(Value::as_str).max() {
+        counts.insert(String::from("last_success"), last.into());
+    }
+    counts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_each_worker_counts_is_added_up_and_a_worker_that_can_read_the_channel_says_what_it_is() {
+        let of = |more: Value| {
+            let mut view = view("flowing", 0, 0);
+            view.extend(serde_json::from_value::<View>(more).unwrap());
+            view
+        };
+        let one = of(
+            json!({"delivered": 3, "dead": 1, "attempts": {"delivered": 3, "refused": 1}, "last_success": null, "kind": "slack"}),
+        );
+        let two = of(
+            json!({"delivered": 4, "dead": 0, "attempts": {"delivered": 4}, "last_success": "2026-06-01T12:00:00.000Z"}),
+        );
+        let blind: View =
+            serde_json::from_value(json!({"id": "soc", "state": "unreadable", "unreadable": "no key"})).unwrap();
+        let soc = &together(vec![("a".into(), vec![one]), ("b".into(), vec![two]), ("c".into(), vec![blind])])[0];
+        assert_eq!((&soc["delivered"], &soc["dead"]), (&json!(7), &json!(1)));
+        assert_eq!(soc["attempts"], json!({"delivered": 7, "refused": 1}));
+        assert_eq!(soc["last_success"], "2026-06-01T12:00:00.000Z");
+        assert_eq!(
+            (&soc["state"], &soc["unreadable"], &soc["kind"]),
+            (&json!("unreadable"), &json!("no key"), &json!("slack"))
+        );
+        assert_eq!((&soc["servers"][1]["delivered"], soc.get("folded")), (&json!(4), None));
+    }
 
     fn view(state: &str, memory: i64, queue: i64) -> View {
         let view = json!({"id": "soc", "kind": "slack", "state": state, "why": state, "until": null, "paused_by": null,

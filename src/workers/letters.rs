@@ -16,6 +16,9 @@ use crate::{
 /// The path of them all.
 pub const PATH: &str = "/api/dead-letters";
 
+/// What gives the least of a worker's letters: who it is, and how many there are.
+pub const GLANCE: &str = "/api/dead-letters?limit=1&bodies=false";
+
 /// The pages of one worker.
 #[derive(Debug)]
 pub struct Pages<'a> {

@@ -2,6 +2,7 @@
 
 mod alerting;
 mod approving;
+mod dead_letters;
 mod forms;
 mod operating;
 mod searching;

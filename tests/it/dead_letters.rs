@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use interven_alerts::{
     dead_letters::{DeadLetter, DeadLetterError, LastReply, LetterFilter, LetterId, OpenReport, Store, StoreOptions},
-    model::{DeathReason, DecisionKind, Severity, Timestamp},
+    model::{Attempt, DeathReason, DecisionKind, Severity, Timestamp},
 };
 use uuid::Uuid;
 
@@ -59,8 +59,13 @@ fn letter(n: u64) -> DeadLetter {
         first_at: time(minute),
         died_at: time(minute),
         attempts: 10,
-        history: Vec::new(),
         last_reply: Some(LastReply { status: Some(503), text: "busy".to_owned(), at: time(minute) }),
+        history: vec![Attempt {
+            at: time(minute),
+            outcome: "try_later".to_owned(),
+            status: Some(503),
+            text: format!("try {n}"),
+        }],
         body: body(n),
     }
 }

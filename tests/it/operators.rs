@@ -2,6 +2,8 @@
 //!
 //! Letters are put into the stores of both workers before they start, so that what each has is known exactly.
 
+mod console;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -21,6 +23,9 @@ use crate::support::{
 };
 
 const EVENT: &str = r#"{"id":"op-1","time":"2026-06-01T12:00:00Z","decision":"DENY","severity":"MEDIUM","agent":{"id":"agt_42","name":"production-langgraph"},"tool":"slack","operation":"post_message"}"#;
+
+/// The pool's key, by which its workers know one another's sessions.
+const KEY: &str = "a-key-of-operators-0123456789abcdef";
 
 /// The letter of a delivery to `channel`. The body of an approval that has expired has its end in the past.
 fn letter(id: &str, channel: &str, reason: DeathReason, approval: bool) -> DeadLetter {
@@ -58,6 +63,7 @@ async fn bury(data: &Path, letters: impl Iterator<Item = DeadLetter>) {
 struct Stage {
     scene: Scene,
     pool: [WorkerProcess; 2],
+    config: String,
     _data: [tempfile::TempDir; 2],
 }
 
@@ -75,11 +81,13 @@ impl Stage {
         bury(data[0].path(), refused("one", 30).chain(late)).await;
         let expired = (0..5).map(|number| letter(&format!("old-{number}"), "soc", DeathReason::Expired, false));
         bury(data[1].path(), refused("two", 25).chain(expired)).await;
-        let mut pool = [0, 1].map(|at| WorkerProcess::with_data_dir(&config, Some(data[at].path())));
+        let worker =
+            |at: usize| WorkerProcess::with_data_dir(&config, Some(data[at].path())).env("INTERVEN_ALERTS_KEY", KEY);
+        let mut pool = [0, 1].map(worker);
         for worker in &mut pool {
             worker.start_ready().await;
         }
-        Self { scene, pool, _data: data }
+        Self { scene, pool, config, _data: data }
     }
 
     fn servers(&self) -> String {

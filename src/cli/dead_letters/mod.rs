@@ -78,7 +78,8 @@ Examples:
   One of those that `list` shows:
     interven-alerts dead-letters show 0197a2b4-0000-7000-8000-000000000001")]
     Show {
-        /// The id
+        /// Its id, as `list` shows it
+        #[arg(value_parser = letter_id)]
         id: LetterId,
     },
     /// Send dead letters again: each leaves the store only when the broker has confirmed it in its lane
@@ -181,8 +182,8 @@ struct Filter {
 /// Which letters are acted upon. Deleting needs at least one word, so that all of them do not go by accident.
 #[derive(Clone, Debug, clap::Args)]
 struct Choice {
-    /// Just these
-    #[arg(value_name = "ID")]
+    /// Just these, by their ids as `list` shows them
+    #[arg(value_name = "ID", value_parser = letter_id)]
     ids: Vec<LetterId>,
     #[command(flatten)]
     filter: Filter,
@@ -192,6 +193,10 @@ struct Choice {
     /// Say what would happen, and do nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+fn letter_id(text: &str) -> Result<LetterId, &'static str> {
+    text.parse().map_err(|_| "it is not the id of a dead letter: `dead-letters list` shows them")
 }
 
 impl Filter {

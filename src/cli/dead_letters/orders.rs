@@ -54,7 +54,9 @@ pub(super) async fn replay(
     let Heard { summaries, unheard }: Heard<ReplayReport> = give("replay", choice, servers, shell).await?;
     tell_missing(choice, summaries.iter().map(|(_, summary)| summary.selected).sum(), shell);
     let mut total = ReplayReport::default();
-    summaries.iter().for_each(|(_, summary)| total.add(&summary.report));
+    for (_, summary) in &summaries {
+        total.add(&summary.report);
+    }
     let stopped = stopped(&summaries);
     let reports: Vec<(String, ReplayReport)> =
         summaries.into_iter().map(|(server, summary)| (server, summary.report)).collect();

@@ -55,7 +55,7 @@ fn print_table(shell: &mut Shell<'_>, head: Vec<String>, mut rows: Vec<Vec<Strin
         return Ok(writeln!(shell.out, "no dead letters")?);
     }
     rows.insert(0, head);
-    Ok(writeln!(shell.out, "{}", table::aligned(&rows).trim_end())?)
+    table::print(&rows, shell)
 }
 
 /// One letter in one line.

@@ -13,7 +13,7 @@ mod disk;
 mod outside;
 mod ports;
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use serde::Serialize;
 
@@ -108,13 +108,13 @@ impl Finding {
     /// The finding for people, beside parts of this width.
     fn show(&self, width: usize, color: bool) -> String {
         let Self { part, health, says, why, hint } = self;
-        let (mark, colour) = health.mark();
-        let painted = if color { format!("\u{1b}[{colour}m{mark:<4}\u{1b}[0m") } else { format!("{mark:<4}") };
+        let (mark, codes) = health.mark();
+        let painted = if color { format!("\u{1b}[{codes}m{mark:<4}\u{1b}[0m") } else { format!("{mark:<4}") };
         let mut shown = format!("{painted}  {part:<width$}  {}\n", printable(says));
         for (label, text) in [("because", why), ("hint", hint)] {
             if !text.is_empty() {
                 let (indent, text) = (width + 8, printable(text));
-                shown.push_str(&format!("{:indent$}{label}: {text}\n", ""));
+                writeln!(shown, "{:indent$}{label}: {text}", "").expect("writing to a String never fails");
             }
         }
         shown
@@ -132,9 +132,9 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
             findings.extend(warnings.iter().map(|warning| of_fault(warning, &path, Health::Doubtful)));
             Ok((plan, findings))
         }
-        Ok((Err(LoadError::Faulty(faulty)), path)) => {
-            let faults = faulty.faults.iter().map(|fault| of_fault(fault, &path, Health::Ill));
-            let warnings = faulty.warnings.iter().map(|warning| of_fault(warning, &path, Health::Doubtful));
+        Ok((Err(LoadError::Faulty(found)), path)) => {
+            let faults = found.faults.iter().map(|fault| of_fault(fault, &path, Health::Ill));
+            let warnings = found.warnings.iter().map(|warning| of_fault(warning, &path, Health::Doubtful));
             Err(faults.chain(warnings).collect())
         }
         Ok((Err(error), path)) => Err(vec![of_failure(config_file::unreadable(&path, &error))]),
@@ -188,7 +188,7 @@ async fn examine(plan: &Plan, clock: Clock) -> Vec<Finding> {
     findings.extend(access::look(plan));
     let embedded = disk::embedded(plan, disk.in_use);
     let (broker, outside) = tokio::join!(outside::broker(plan, clock, embedded), outside::endpoints(plan, clock));
-    findings.push(broker);
+    findings.extend(broker);
     findings.extend(outside);
     findings
 }

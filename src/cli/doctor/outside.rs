@@ -26,10 +26,14 @@ const BROKER_MAX: Duration = Duration::from_secs(30);
 const CLOCK_OFF_MAX: Duration = Duration::from_secs(30);
 
 /// The broker; `known` is what the disk says of the embedded one.
-pub(super) async fn broker(plan: &Plan, clock: Clock, known: Option<Finding>) -> Finding {
-    if let Some(known) = known {
-        return known;
-    }
+pub(super) async fn broker(plan: &Plan, clock: Clock, known: Option<Finding>) -> Vec<Finding> {
+    vec![match known {
+        Some(known) => known,
+        None => connect(plan, clock).await,
+    }]
+}
+
+async fn connect(plan: &Plan, clock: Clock) -> Finding {
     let part = "broker";
     let tracker = TaskTracker::new();
     let opened = tokio::time::timeout(BROKER_MAX, app::connect(plan, clock, &tracker)).await;

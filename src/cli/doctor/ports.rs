@@ -38,10 +38,7 @@ async fn one(key: &str, address: SocketAddr, path: &str, sign: &str, in_use: boo
         return Finding::well(part, "any port that is free: the log says which one");
     }
     // Listening is the only way to know; it is over at once.
-    let error = match TcpListener::bind(address) {
-        Ok(_) => return Finding::well(part, format!("{address} is free")),
-        Err(error) => error,
-    };
+    let Err(error) = TcpListener::bind(address) else { return Finding::well(part, format!("{address} is free")) };
     let taken = error.kind() == ErrorKind::AddrInUse;
     if !taken {
         let hint = format!("set `{key}` to an address of this machine and a port that this user may listen on");
@@ -65,7 +62,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     SocketAddr::new(ip, address.port())
 }

@@ -1,6 +1,7 @@
 //! The channels, one of them, and an operator's test, pause and resume, by what the API does.
 //!
-//! A page is made of what the API tells of a channel, and of nothing else: so it can be made of what another worker tells, too.
+//! A page is made of what the API tells of a channel, and of nothing else: so it is made of what all workers of the pool tell, put
+//! together. What an operator does here is done by this worker, and holds for all.
 
 use axum::{
     Extension,
@@ -11,7 +12,7 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{Id, Visit, field, fields, id_of, lead};
+use super::{Id, Visit, field, fields, id_of, lead, views::views};
 use crate::{
     channel_log::Deed,
     console::{self, Channel, ChannelPage, ChannelsPage, Lane, Section, Text, Tone, When},
@@ -19,9 +20,11 @@ use crate::{
         catalogue, channel_changes,
         channels::{WHY_CHARS_MAX, as_json, decide, find, one_line},
         guard::{Caller, Gate},
+        pool::Heard,
     },
     managed::{Report, Subject},
     model::{ChannelId, Role, Timestamp},
+    workers::channels::rank,
 };
 
 /// Where all of them are.
@@ -32,17 +35,13 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
-    let channels = all(&gate).iter().map(|told| channel(told, gate.inside.clock.now())).collect();
+    let Heard { of: lanes, unheard } = gate.pool.channels(Gate::credential(&caller, &headers).as_ref()).await;
+    let channels = lanes.channels.iter().map(|told| channel(told, gate.inside.clock.now())).collect();
+    let views = views(lanes.workers, &unheard);
     let (may_act, may_change) = (may_act(caller.role), may_change(caller.role));
     Visit::new(&gate, &caller, &headers).page("Channels", Some(Section::Channels), |frame| {
-        console::html(&ChannelsPage { frame, channels, may_act, may_change })
+        console::html(&ChannelsPage { frame, channels, views, may_act, may_change })
     })
-}
-
-/// What the API tells of every channel.
-pub(super) fn all(gate: &Gate) -> Vec<Value> {
-    let shown = gate.inside.channels.borrow().clone();
-    shown.iter().map(|one| as_json(one, &gate.inside)).collect()
 }
 
 pub(super) async fn show(
@@ -54,7 +53,10 @@ pub(super) async fn show(
     let id = id_of(id);
     let visit = Visit::new(&gate, &caller, &headers);
     let Ok(shown) = find(&gate.inside, &id) else { return unknown(visit, &id) };
-    let (told, now) = (as_json(&shown, &gate.inside), gate.inside.clock.now());
+    let Heard { of: lanes, unheard } = gate.pool.channels(Gate::credential(&caller, &headers).as_ref()).await;
+    let views = views(lanes.workers, &unheard);
+    let told = lanes.channels.into_iter().find(|told| told["id"] == id.as_str());
+    let (told, now) = (told.unwrap_or_else(|| as_json(&shown, &gate.inside)), gate.inside.clock.now());
     let tries = told["attempts"].as_object().into_iter().flatten();
     visit.page(&id, Some(Section::Channels), |frame| {
         console::html(&ChannelPage {
@@ -64,6 +66,7 @@ pub(super) async fn show(
             changed: told["changed_by"].as_str().map(|by| (Text::short(by), moment(&told["changed_at"], now))),
             shadows: told["shadows"].is_object(),
             channel: channel(&told, now),
+            views,
             may_act: may_act(caller.role),
             may_change: may_change(caller.role),
         })
@@ -187,7 +190,22 @@ pub(super) fn channel(told: &Value, now: Timestamp) -> Channel {
         delivered: count("delivered"),
         folded: count("folded"),
         dead: count("dead"),
+        seen: seen(&told["servers"]),
     }
+}
+
+/// How many workers see which state, where they do not agree.
+fn seen(servers: &Value) -> Option<Text> {
+    let mut states: Vec<(&str, usize)> = Vec::new();
+    for state in servers.as_array().into_iter().flatten().filter_map(|server| server["state"].as_str()) {
+        match states.iter_mut().find(|(known, _)| *known == state) {
+            Some((_, count)) => *count += 1,
+            None => states.push((state, 1)),
+        }
+    }
+    states.sort_by_key(|(state, _)| rank(state));
+    let told: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    (told.len() > 1).then(|| Text::short(&told.join(", ")))
 }
 
 /// How it delivers, in words.

@@ -12,9 +12,9 @@ use axum::{
 };
 
 use self::choice::Choice;
-use super::{Id, Visit, decisions::asked, id_of};
+use super::{Id, Visit, decisions::asked, id_of, views::missing};
 use crate::{
-    console::{self, Block, DeadLettersPage, Doing, LetterForm, Missing, Reason, Section, Text, When},
+    console::{self, Block, DeadLettersPage, Doing, LetterForm, Reason, Section, Text, When},
     dead_letters::{self as store, LetterFilter},
     http::{
         catalogue,
@@ -23,7 +23,7 @@ use crate::{
         pool::Heard,
     },
     model::{ChannelId, Decision, Role, Timestamp},
-    workers::{Trouble, Unheard, letters},
+    workers::{Unheard, letters},
 };
 
 /// Where they are.
@@ -139,7 +139,7 @@ pub(super) async fn show(
         text: Text::long(&attempt.text),
     });
     let history = history.collect();
-    let reply = letter.last_reply.as_ref().map(|reply| console::LastReply {
+    let last = letter.last_reply.as_ref().map(|reply| console::LastReply {
         at: When::new(reply.at, now),
         status: reply.status,
         text: Text::long(&reply.text),
@@ -157,7 +157,7 @@ pub(super) async fn show(
             first: When::new(letter.first_at, now),
             attempts: letter.attempts,
             history,
-            reply,
+            reply: last,
             has_channel: letter.channel.as_ref().is_some_and(|channel| has_channel(&gate, channel)),
             decision: decision.map(|decision| asked(&decision, now)),
             raw,
@@ -198,29 +198,6 @@ fn shown(letter: &store::DeadLetter, worker: &str, now: Timestamp) -> console::D
         decision: letter.decision_id.as_deref().map(Text::short),
         detail: Some(Text::long(&letter.detail)).filter(|detail| !detail.is_empty()),
         worker: Text::short(worker),
-    }
-}
-
-/// Who could not be asked, each once.
-fn missing<'a>(unheard: impl IntoIterator<Item = &'a Unheard>) -> Vec<Missing> {
-    let mut missing: Vec<Missing> = Vec::new();
-    for Unheard { server, trouble } in unheard {
-        let worker = Text::short(server);
-        if missing.iter().all(|known| known.worker != worker) {
-            missing.push(Missing { worker, why: Text::long(&why(trouble)) });
-        }
-    }
-    missing
-}
-
-/// What a worker's trouble means for who looks at a page.
-fn why(trouble: &Trouble) -> String {
-    match trouble {
-        Trouble::Refused { status: StatusCode::UNAUTHORIZED, .. } => String::from(
-            "it does not know who you are; sessions hold over the pool where INTERVEN_ALERTS_KEY and [access] are the same",
-        ),
-        Trouble::Refused { message, .. } => message.clone(),
-        Trouble::Silent(why) => why.clone(),
     }
 }
 

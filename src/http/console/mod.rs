@@ -20,6 +20,7 @@ mod removing;
 mod signing_in;
 #[cfg(test)]
 pub(super) mod tests;
+mod views;
 
 use axum::{
     Router,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{Extension, extract::State, http::HeaderMap, response::Response};
 
-use super::{Visit, approvals, channels};
+use super::{Visit, approvals, channels, views::views};
 use crate::{
     approvals::State as Standing,
     console::{self, Approvals, Counts, OverviewPage, Section, Text},
@@ -25,14 +25,17 @@ pub(super) async fn show(
 ) -> Response {
     let Approvals { list, more } = approvals::some(&gate, Some(Standing::Waiting), APPROVALS);
     let (known, now) = (gate.inside.approvals.known(), gate.inside.clock.now());
-    let told = channels::all(&gate);
+    let credential = Gate::credential(&caller, &headers);
+    let (lanes, dead) = tokio::join!(gate.pool.channels(credential.as_ref()), gate.pool.total(credential.as_ref()));
+    let told = lanes.of.channels;
+    let views = views(lanes.of.workers, lanes.unheard.iter().chain(&dead.unheard));
     let since = |told: &serde_json::Value| told["since"].as_str().and_then(|since| since.parse::<Timestamp>().ok());
     let long = told.iter().filter(|told| since(told).is_some_and(|since| now.since(since) >= LONG));
     let long = long.filter_map(|told| told["id"].as_str()).map(Text::short).collect();
     let channels = told.iter().map(|told| channels::channel(told, now)).collect();
-    let counts = counts(&gate);
+    let counts = Counts { dead_letters: dead.of, ..counts(&gate) };
     Visit::new(&gate, &caller, &headers).page("Overview", Some(Section::Overview), |frame| {
-        console::html(&OverviewPage { frame, waiting: list, more_wait: more, known, channels, long, counts })
+        console::html(&OverviewPage { frame, waiting: list, more_wait: more, known, channels, long, views, counts })
     })
 }
 

@@ -265,7 +265,7 @@ impl Errand {
         if !self.order.dry_run {
             self.doing.send_modify(|doing| {
                 if let Some(doing) = doing {
-                    change(doing)
+                    change(doing);
                 }
             });
         }
@@ -381,16 +381,21 @@ impl Errand {
 fn in_words(summary: &Summary, trouble: Option<&DeadLetterError>) -> String {
     let done = match &summary.report {
         Report::Replay(report) => {
-            let ReplayReport { replayed, skipped_expired, skipped_no_channel, failed, .. } = report;
-            format!(
-                "replayed {replayed}, skipped {skipped_expired} expired and {skipped_no_channel} without channel, failed {failed}"
-            )
+            let ReplayReport { replayed, skipped_expired, skipped_no_channel, failed, gone, .. } = report;
+            let others = [
+                (skipped_expired, "skipped whose approval has expired"),
+                (skipped_no_channel, "skipped without a channel"),
+                (failed, "failed"),
+                (gone, "gone meanwhile"),
+            ];
+            let others =
+                others.into_iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("; {count} {what}"));
+            format!("replayed {replayed} of {}{}", summary.selected, others.collect::<String>())
         }
-        Report::Purge { purged } => format!("purged {purged}"),
+        Report::Purge { purged } => format!("purged {purged} of {}", summary.selected),
     };
     let ended = trouble.map(ToString::to_string).or(summary.stopped.map(str::to_owned));
-    let ended = ended.map_or_else(String::new, |why| format!("; ended early: {why}"));
-    format!("{done} of {}{ended}", summary.selected)
+    done + &ended.map_or_else(String::new, |why| format!("; ended early: {why}"))
 }
 
 #[cfg(test)]

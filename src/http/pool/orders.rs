@@ -23,7 +23,7 @@ use crate::{
     workers::{
         AT_ONCE_MAX, Credential, Server, Servers, Trouble, Unheard,
         errands::{self, Summary},
-        letters::PATH,
+        letters::GLANCE,
         understand,
     },
 };
@@ -214,7 +214,7 @@ async fn which(servers: &Servers) -> (BTreeMap<Uuid, &Server>, Vec<Unheard>) {
         worker: Uuid,
     }
     let (mut known, mut unheard) = (BTreeMap::new(), Vec::new());
-    for (server, answer) in servers.ask_all(Method::GET, &format!("{PATH}?limit=1&bodies=false"), None).await {
+    for (server, answer) in servers.ask_all(Method::GET, GLANCE, None).await {
         match answer.and_then(|answer| understand::<Who>(answer.value)) {
             Ok(Who { worker }) => drop(known.entry(worker).or_insert(server)),
             Err(trouble) => unheard.push(Unheard::new(&server.name, trouble)),

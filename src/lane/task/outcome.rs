@@ -53,7 +53,9 @@ impl Lane {
         }
         if !matches!(step.fate, Fate::Delivered) {
             let failed = Attempt::new(self.tools.clock.now(), verdict.outcome(), status, &why);
-            errands.iter_mut().for_each(|errand| failed.clone().remember(&mut errand.delivery.history));
+            for errand in &mut errands {
+                failed.clone().remember(&mut errand.delivery.history);
+            }
         }
         let last = (!why.is_empty()).then(|| LastReply { status, text: why.clone(), at: self.tools.clock.now() });
         if let (true, Course::Pause { wait }) = (asked, step.course) {

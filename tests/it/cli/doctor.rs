@@ -5,13 +5,13 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
 };
 
 use interven_alerts::stand_ins::{Platform, Script};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
     rabbit::Rabbit,
@@ -164,17 +164,13 @@ async fn a_broker_that_is_away_locked_or_bare_is_told_apart() {
 }
 
 /// An endpoint whose clock says 2030.
-async fn from_another_time() -> std::net::SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+fn from_another_time() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0; 4096];
-            if stream.read(&mut request).await.is_ok() {
-                let reply =
-                    b"HTTP/1.1 204 No Content\r\nDate: Tue, 01 Jan 2030 00:00:00 GMT\r\nConnection: close\r\n\r\n";
-                drop(stream.write_all(reply).await);
-            }
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let reply = b"HTTP/1.1 204 No Content\r\nDate: Tue, 01 Jan 2030 00:00:00 GMT\r\nConnection: close\r\n\r\n";
+            drop(stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(reply)));
         }
     });
     address
@@ -183,7 +179,7 @@ async fn from_another_time() -> std::net::SocketAddr {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_dead_and_a_clock_that_is_wrong_are_broken() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let elsewhen = from_another_time().await;
+    let elsewhen = from_another_time();
     let siem = |id: &str, at: std::net::SocketAddr| {
         format!("[[channel]]\nid = \"{id}\"\nkind = \"siem\"\nurl = \"http://{at}/hush-hush\"\nformat = \"json\"\n")
     };

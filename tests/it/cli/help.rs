@@ -223,3 +223,70 @@ async fn shells_take_their_completions_and_complete_with_them() {
         assert!(said.code == 0 && said.err.is_empty(), "{name}: {said:?}");
     }
 }
+
+/// The commands that a text tells people to give: what stands after our name and the name of a command, up to where code ends.
+fn commands_in(text: &str, names: &[String]) -> Vec<String> {
+    const NAME: &str = "interven-alerts ";
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let places = line.match_indices(NAME).map(|(at, _)| &line[at..]);
+        for place in places.filter(|place| {
+            let next = place[NAME.len()..].split([' ', '`']).next().unwrap_or_default();
+            names.iter().any(|name| name == next)
+        }) {
+            let end = ["`", " #", " |", " >", " <", " \\"].iter().filter_map(|end| place.find(end)).min();
+            found.push(place[..end.unwrap_or(place.len())].trim().to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn the_documents_name_only_commands_that_can_be_given() {
+    fn walk(path: &Path, found: &mut Vec<std::path::PathBuf>) {
+        if path.is_dir() {
+            for entry in fs::read_dir(path).unwrap() {
+                walk(&entry.unwrap().path(), found);
+            }
+        } else if path
+            .extension()
+            .is_some_and(|kind| ["md", "yaml", "yml", "service", "toml"].iter().any(|k| kind == *k))
+        {
+            found.push(path.to_owned());
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![root.join("README.md")];
+    walk(&root.join("deploy"), &mut documents);
+    let names: Vec<String> = Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    // Words that stand for others.
+    let example = [
+        ("CHANNEL", "soc-slack"),
+        ("ID", "0197a2b4-0000-7000-8000-000000000001"),
+        ("ROLE", "admin"),
+        ("SHELL", "bash"),
+    ];
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for document in documents {
+        for command in commands_in(&fs::read_to_string(&document).unwrap(), &names) {
+            seen += 1;
+            let stands_for = |word: &String| example.iter().find(|(name, _)| name == word).map(|(_, value)| *value);
+            let words: Vec<String> = words(&command);
+            if words.len() == 2 {
+                // A name alone, which it is.
+                continue;
+            }
+            let words = words.iter().map(|word| stands_for(word).unwrap_or(word));
+            if let Err(error) = Cli::try_parse_from(words) {
+                let fault = error.to_string();
+                faults.push(format!(
+                    "{}: `{command}`: {}",
+                    document.display(),
+                    fault.lines().next().unwrap_or_default()
+                ));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(seen > 30, "only {seen} commands were found");
+}

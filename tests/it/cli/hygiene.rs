@@ -11,7 +11,7 @@ use std::{
 use nix::pty::{Winsize, openpty};
 
 use super::event;
-use crate::support::worker::run_plain;
+use crate::support::worker::{run, run_plain};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_interven-alerts");
 
@@ -20,7 +20,7 @@ fn room() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let good = "data_dir = \"data\"\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
          public_url = \"http://127.0.0.1:8080\"\n[[channel]]\nid = \"siem\"\nkind = \"siem\"\nurl = \"http://127.0.0.1:9/x\"\n\
-         format = \"json\"\n";
+         format = \"json\"\ntools = [\"a-tool-with-a-long-name.and-an-operation-that-has-one-too\", \"another-one-of-them.*\"]\n";
     fs::write(dir.path().join("interven-alerts.toml"), good).unwrap();
     fs::write(dir.path().join("faulty.toml"), "unknown = 1\n").unwrap();
     let decisions: Vec<String> = (0..5).map(|number| event(&format!("hygiene-{number}"))).collect();
@@ -88,6 +88,30 @@ async fn data_goes_to_standard_output_and_everything_else_to_standard_error() {
         assert!(said.err.contains(on_err) && (!on_err.is_empty() || said.err.is_empty()), "`{line}`: {said:?}");
     }
     assert!(dir.path().join("all.ndjson").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wide_table_is_cut_to_a_terminal_and_whole_everywhere_else() {
+    let dir = room();
+    let said = run_plain(&["channels", "list"], dir.path()).await;
+    assert!(said.out.lines().any(|line| line.chars().count() > 100 && line.contains("127.0.0.1:9")), "{said:?}");
+    let seen = tokio::task::block_in_place(|| on_a_terminal("channels list", &[("NO_COLOR", "1")], dir.path()));
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.trim_end().chars().count() <= 100), "{seen:?}");
+    assert!(lines[1].trim_end().ends_with("..."), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn help_shows_no_value_of_the_environment_that_may_hold_a_password() {
+    let dir = room();
+    let env = [("INTERVEN_ALERTS_SERVER", "http://me:hush-hush@127.0.0.1:9"), ("INTERVEN_ALERTS_TOKEN", "hush-hush")];
+    for line in
+        ["channels list --help", "dead-letters replay -h", "channels list", "publish decisions.ndjson", "explain -"]
+    {
+        let said = run(line.split(' ').map(str::to_owned).collect(), &event("hush"), &env, dir.path()).await;
+        assert!(!said.out.contains("hush-hush") && !said.err.contains("hush-hush"), "`{line}`: {said:?}");
+        assert!(!line.contains("-h") || said.out.contains("INTERVEN_ALERTS_SERVER"), "`{line}`: {said:?}");
+    }
 }
 
 /// The writing end of a pipe that nobody reads any more.

@@ -236,6 +236,17 @@ impl Rabbit {
         text(&output.stdout)
     }
 
+    /// Runs a line of a shell with RabbitMQ's tools, as an operator does on its machine; what it printed, and whether it went well.
+    pub(crate) async fn shell(&self, line: &str) -> (bool, String) {
+        let mut command = Command::new("sh");
+        self.environment(&mut command);
+        command.env("PATH", format!("{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+        command.args(["-e", "-c", line]);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let [said, complained] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.success(), said + &complained)
+    }
+
     /// Makes it remember its queues. RabbitMQ 3.10 writes down which queues and streams it has made only after a while, and
     /// one that is killed before that finds some of them without a leader for ever, whatever anybody does.
     pub(crate) async fn remember_queues(&self) {

@@ -16,17 +16,21 @@ use axum::{
 use super::{
     PATH,
     choice::{self, Choice},
-    has_channel, missing, not_understood,
+    has_channel, not_understood,
 };
 use crate::{
     console::{self, ConfirmPage, Section, Text, Tone, grouped},
     dead_letters::{LetterFilter, ReplayReport},
     http::{
-        console::{Visit, fields, lead},
+        console::{
+            Visit, fields, lead,
+            views::{missing, why},
+        },
         dead_letters::errand::Deed,
         guard::{Caller, Gate},
         pool::orders::{Done, Tally, Wish},
     },
+    model::Timestamp,
     workers::Credential,
 };
 
@@ -114,8 +118,10 @@ async fn rehearse(
     let mut report = ReplayReport::default();
     let mut sentences = Vec::new();
     for Done { name, summary, trouble } in done {
-        summary.iter().for_each(|summary| report.add(&summary.report.replay));
-        sentences.extend(trouble.map(|trouble| format!("{name} could not look at them: {}.", super::why(&trouble))));
+        if let Some(summary) = summary {
+            report.add(&summary.report.replay);
+        }
+        sentences.extend(trouble.map(|trouble| format!("{name} could not look at them: {}.", why(&trouble))));
     }
     let ReplayReport { skipped_expired, skipped_no_channel, failed, unreadable, .. } = report;
     let parts = [
@@ -172,7 +178,7 @@ fn told(deed: Deed, done: &[Done]) -> (Tone, String) {
             purged += summary.report.purged;
             failures.extend(summary.stopped.as_ref().map(|why| format!("{name} stopped before its end: {why}")));
         }
-        failures.extend(trouble.as_ref().map(|trouble| format!("{name}: {}", super::why(trouble))));
+        failures.extend(trouble.as_ref().map(|trouble| format!("{name}: {}", why(trouble))));
     }
     let letters =
         |count: u64| format!("{} {}", grouped(count), if count == 1 { "dead letter" } else { "dead letters" });
@@ -216,8 +222,8 @@ fn chosen(filter: &LetterFilter) -> Vec<(&'static str, Text)> {
         ("Cause", cause.clone()),
         ("Decision", decision.clone()),
         ("Severity", severity.map(|severity| severity.to_string())),
-        ("Died since", since.map(|since| since.for_people())),
-        ("Died before", until.map(|until| until.for_people())),
+        ("Died since", since.map(Timestamp::for_people)),
+        ("Died before", until.map(Timestamp::for_people)),
     ];
     pairs.into_iter().filter_map(|(what, which)| Some((what, Text::short(&which?)))).collect()
 }
