@@ -176,6 +176,6 @@ pub struct ChannelPage {
 impl ChannelPage {
     /// What the live part says, for those who do not see it.
     fn says(&self) -> String {
-        format!("{} is {}, {} wait", self.channel.id, self.channel.lane.word(), self.channel.waits())
+        format!("{} is {}", self.channel.id, self.channel.lane.word())
     }
 }

@@ -44,7 +44,7 @@ pub enum Control {
         value: String,
         /// Whether the channel has the list with nothing in it.
         none: bool,
-        /// Whether what is typed is hidden.
+        /// Whether what is typed is a secret.
         secret: bool,
     },
     /// A secret: nothing ever stands there.
@@ -210,6 +210,12 @@ impl FormPage {
     /// Whether there is something to see among what most people do not need.
     fn more_is_open(&self) -> bool {
         self.more.iter().any(|field| !field.faults.is_empty() || field.meanwhile.is_some())
+    }
+
+    /// Whether whoever looks has begun, and no longer needs to know how to begin.
+    fn has_begun(&self) -> bool {
+        let new = matches!(&self.aim, Aim::Make { id, .. } if id.is_empty());
+        !new || self.tried.is_some() || !self.faulty().is_empty()
     }
 
     /// Whether the channel has secrets that are kept.

@@ -311,7 +311,7 @@ impl<'a> Sheet<'a> {
                 hint: Text::short("What is entered here takes its place as a whole."),
             });
         }
-        let of_id: Vec<Fault> = of_id.iter().map(showing::fault).collect();
+        let of_id: Vec<Fault> = of_id.iter().map(|one| showing::fault(&self.filled, "Name", one)).collect();
         let (aim, leave, title) = if let Some(Channel { id, .. }) = &self.channel {
             (Aim::Change { id: Text::short(id.as_str()) }, channels::path(id.as_str()), format!("Edit {id}"))
         } else {
