@@ -8,13 +8,11 @@ use std::{
 
 use interven_alerts::{
     channels::KINDS,
-    cli::{self, Shell},
+    cli::{self, Shell, shell::is_plain},
     model::Clock,
 };
 
 fn main() -> ExitCode {
-    let plain =
-        env("NO_COLOR").is_some_and(|value| !value.is_empty()) || env("TERM").is_some_and(|term| term == "dumb");
     let mut shell = Shell {
         env: &env,
         kinds: KINDS,
@@ -24,7 +22,7 @@ fn main() -> ExitCode {
         input: &mut stdin(),
         out_is_terminal: stdout().is_terminal(),
         out: &mut BufWriter::new(stdout()),
-        color: stderr().is_terminal() && !plain,
+        color: stderr().is_terminal() && !is_plain(&env),
         err: &mut stderr(),
     };
     ExitCode::from(cli::run(std::env::args_os(), &mut shell))

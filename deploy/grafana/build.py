@@ -8,7 +8,8 @@ The dashboards are committed, and Grafana reads them as they are; they are made 
 a panel is ten words of meaning in sixty lines of form. What every panel must have (a unit, a description, the data source variable) is
 an argument without a default, so none can be forgotten.
 
-Sums and maxima: see prometheus/rules/recording.yml. Every query names `job=~"$pool"`.
+Sums and maxima: see prometheus/rules/recording.yml. Every query of ours names `job=~"$pool",namespace=~"$namespace"`: a pool is a job, and a
+namespace where Kubernetes gives one; where nothing does, "All" takes what has none.
 """
 
 import json
@@ -26,8 +27,8 @@ ENDINGS = {"delivered": GREEN, "folded": BLUE, "dead": RED}
 OUTCOMES = {"delivered": GREEN, "accepted": "light-green", "throttled": YELLOW, "try_later": ORANGE, "refused": "purple", "broken": RED}
 SEVERITIES = {"LOW": BLUE, "MEDIUM": YELLOW, "HIGH": ORANGE, "CRITICAL": RED}
 
-POOL = 'job=~"$pool"'
-CHANNEL = 'job=~"$pool",channel="$channel"'
+POOL = 'job=~"$pool",namespace=~"$namespace"'
+CHANNEL = f'{POOL},channel="$channel"'
 
 
 def thresholds(*steps):
@@ -80,13 +81,15 @@ class Dashboard:
         self.panels.append(panel)
 
     def panel(self, kind, title, description, queries, unit, size, options, *, colours=PLAIN, links=(), overrides=(), custom=None,
-              mappings=(), decimals=None, least=None, transformations=()):
+              mappings=(), decimals=None, least=None, transformations=(), empty=None):
         defaults = {"unit": unit, "thresholds": colours, "mappings": list(mappings), "custom": custom or {}}
         defaults["color"] = {"mode": "palette-classic"} if kind == "timeseries" else {"mode": "thresholds"}
         if decimals is not None:
             defaults["decimals"] = decimals
         if least is not None:
             defaults["min"] = least
+        if empty is not None:
+            defaults["noValue"] = empty
         panel = {
             "type": kind,
             "title": title,
@@ -101,13 +104,13 @@ class Dashboard:
             panel["transformations"] = list(transformations)
         self.add(panel, *size)
 
-    def stat(self, title, description, query, unit, *, colours, size=(4, 4), links=(), mappings=(), decimals=None):
+    def stat(self, title, description, query, unit, *, colours, size=(4, 4), links=(), mappings=(), decimals=None, empty=None):
         options = {
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
             "colorMode": "background", "graphMode": "area", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
         }
         self.panel("stat", title, description, [now(query, "")], unit, size, options, colours=colours, links=links, mappings=mappings,
-                   decimals=decimals)
+                   decimals=decimals, empty=empty)
 
     def series(self, title, description, queries, unit, *, size=(12, 8), stacked=False, colours=None, by=None, lines=(), links=()):
         """`by`: label values and their colours. `lines`: thresholds that are drawn."""
@@ -157,7 +160,7 @@ def alerts_as_annotations():
         "enable": True,
         "hide": False,
         "iconColor": "red",
-        "expr": 'ALERTS{alertname=~"IntervenAlerts.+",alertstate="firing",severity=~"critical|warning"}',
+        "expr": f'ALERTS{{{POOL},alertname=~"IntervenAlerts.+",alertstate="firing",severity=~"critical|warning"}}',
         "step": "60s",
         "titleFormat": "{{alertname}}",
         "textFormat": "{{channel}} {{instance}}",
@@ -185,19 +188,25 @@ def pool_variable():
     return query_variable("pool", "Pool", "label_values(interven_alerts_build_info, job)", True)
 
 
+def namespace_variable():
+    return query_variable("namespace", "Namespace", 'label_values(interven_alerts_build_info{job=~"$pool"}, namespace)', True)
+
+
 def link(title, url):
     return {"title": title, "url": url, "type": "link", "icon": "external link", "targetBlank": False, "asDropdown": False,
             "includeVars": False, "keepTime": True, "tags": [], "tooltip": ""}
 
 
 def to_dashboard(uid, title):
-    return link(title, f"/d/{uid}?${{datasource:queryparam}}&${{pool:queryparam}}")
+    return link(title, f"/d/{uid}?${{datasource:queryparam}}&${{pool:queryparam}}&${{namespace:queryparam}}")
 
 
 TO_OVERVIEW = to_dashboard("interven-alerts-overview", "Overview")
 TO_CHANNEL = to_dashboard("interven-alerts-channel", "One channel")
 TO_WORKERS = to_dashboard("interven-alerts-workers", "Workers and broker")
 TO_RUNBOOK = link("Runbook", RUNBOOK)
+# From the name of a channel in a table.
+CHANNEL_PAGE = "/d/interven-alerts-channel?var-channel=${__value.raw}&${datasource:queryparam}&${pool:queryparam}&${namespace:queryparam}&${__url_time_range}"
 
 
 def runbook(alert):
@@ -217,40 +226,51 @@ def overview():
         "interven-alerts-overview", "interven-alerts: overview",
         "Is anyone not being told? The first line answers: all green, and everybody is. What is red says who is not, and links "
         "to what to do.",
-        [datasource_variable(), pool_variable()], [TO_CHANNEL, TO_WORKERS, TO_RUNBOOK])
+        [datasource_variable(), pool_variable(), namespace_variable()], [TO_CHANNEL, TO_WORKERS, TO_RUNBOOK])
 
     board.row("Is anyone not being told?")
+    wide = (6, 3)
+    board.stat(
+        "Workers at work", "Workers that answer and are connected to the broker. None: nobody is told anything.",
+        f"count(interven_alerts_broker_connected{{{POOL}}} == 1) or vector(0)",
+        "none", size=wide, colours=thresholds((None, RED), (1, GREEN)),
+        links=[runbook("IntervenAlertsNoWorkers"), runbook("IntervenAlertsBrokerDown"), runbook("IntervenAlertsWorkerWithoutBroker")])
     board.stat(
         "Channels held", "Channels whose destination is broken in at least one worker: gone, revoked, forbidden. Nobody is told "
                          "there until somebody acts.",
-        f"count(max by (job, channel) (worker_channel:interven_alerts_broken:bool{{{POOL}}})) or vector(0)",
-        "none", colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsChannelHeld")])
+        f"count(max by (job, namespace, channel) (worker_channel:interven_alerts_broken:bool{{{POOL}}})) or vector(0)",
+        "none", size=wide, colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsChannelHeld"), runbook("IntervenAlertsChannelHeldInOneWorker")])
     board.stat(
         "Channels without success", "Channels that decisions matched within 15 minutes, and where nothing was delivered or "
-                                    "folded.",
-        f"count(sum by (job, channel) (increase(interven_alerts_deliveries_matched_total{{{POOL}}}[15m])) > 0 and "
-        f'sum by (job, channel) (increase(interven_alerts_deliveries_total{{{POOL},ending=~"delivered|folded"}}[15m])) == 0) or '
+                                    "folded. Also those that an operator paused: nobody is told there either.",
+        f"count(sum by (job, namespace, channel) (increase(interven_alerts_deliveries_matched_total{{{POOL}}}[15m])) > 0 and "
+        f'sum by (job, namespace, channel) (increase(interven_alerts_deliveries_total{{{POOL},ending=~"delivered|folded"}}[15m])) == 0) or '
         f'vector(0)',
-        "none", colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsNoSuccess")])
+        "none", size=wide, colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsNoSuccess"), runbook("IntervenAlertsLaneStopped")])
+    board.stat(
+        "Decisions that nobody takes in", "Decisions that wait on the broker while, for ten minutes, no worker has read one.",
+        f"max(interven_alerts_decisions_waiting{{{POOL}}} and on (job, namespace) "
+        f"sum by (job, namespace) (increase(interven_alerts_decisions_total{{{POOL}}}[10m])) == 0) or vector(0)",
+        "none", size=wide, colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsDecisionsNotTaken"), runbook("IntervenAlertsAcksNearPrefetch")])
+    board.stat(
+        "The longest wait", "How long the oldest delivery that waits has waited, of all channels.",
+        f"max(channel:interven_alerts_oldest_waiting:seconds{{{POOL}}}) or vector(0)",
+        "s", size=wide, colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsOldestWaiting")])
     board.stat(
         "CRITICAL told to nobody, 1 h", "CRITICAL decisions of the last hour that no channel's filters let pass.",
         f'sum(increase(interven_alerts_decisions_unrouted_total{{{POOL},severity="CRITICAL"}}[1h]))',
-        "none", colours=ZERO_IS_WELL, decimals=0, links=[runbook("IntervenAlertsCriticalUnrouted")])
+        "none", size=wide, colours=ZERO_IS_WELL, decimals=0, links=[runbook("IntervenAlertsCriticalUnrouted")])
+    board.stat(
+        "Approvals nobody was asked for, 1 h", "Approvals of the last hour that expired before they could be posted.",
+        f'sum(increase(interven_alerts_dead_letters_total{{{POOL},reason="approval_expired"}}[1h]))',
+        "none", size=wide, colours=ZERO_IS_WELL, decimals=0, links=[runbook("IntervenAlertsApprovalsExpiredUntold")])
     board.stat(
         "Dead letters", "Decisions and deliveries that could not be delivered and are kept on disk, over all workers. They wait "
                         "to be replayed or purged.",
         f"sum(interven_alerts_dead_letters{{{POOL}}})",
-        "none", colours=thresholds((None, GREEN), (1, ORANGE)), links=[runbook("IntervenAlertsDeadLettersGrowing")])
-    board.stat(
-        "Longest wait", "The longest that what waits will take, of all channels, at the pace of the last ten minutes. Infinite "
-                        "where nothing moves.",
-        f"max(channel:interven_alerts_drain:seconds{{{POOL}}})",
-        "s", colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsBacklog")])
-    board.stat(
-        "Workers without broker", "Workers that have no connection to the broker at this moment. Where it is all of them, "
-                                  "nobody is told anything.",
-        f"count(interven_alerts_broker_connected{{{POOL}}} == 0) or vector(0)",
-        "none", colours=ZERO_IS_WELL, links=[runbook("IntervenAlertsBrokerDown"), runbook("IntervenAlertsWorkerWithoutBroker")])
+        "none", size=wide, colours=thresholds((None, GREEN), (1, ORANGE)),
+        links=[runbook("IntervenAlertsDeadLettersGrowing"), runbook("IntervenAlertsDeadLettersLeft")])
+    firing_table(board)
 
     board.row("Channels")
     channels_table(board)
@@ -300,23 +320,55 @@ def state_names():
     return {"type": "value", "options": {value: {"text": text, "color": colour, "index": int(value)} for value, (text, colour) in names.items()}}
 
 
+def firing_table(board):
+    """What an on-call person looks at second: which alerts, and of what."""
+    board.panel(
+        "table", "What fires now",
+        "The alerts of this pool that fire at this moment, as Prometheus knows them. What to do about each is in the runbook, under its name.",
+        [as_table(f'max by (severity, alertname, channel, instance, reason, namespace) (ALERTS{{{POOL},alertname=~"IntervenAlerts.+",'
+                  f'alertstate="firing"}})')],
+        "none", (24, 6),
+        {"showHeader": True, "cellHeight": "sm", "footer": {"show": False, "fields": "", "reducer": ["sum"], "countRows": False},
+         "sortBy": [{"displayName": "Severity", "desc": False}]},
+        overrides=[
+            {"matcher": {"id": "byName", "options": "Severity"},
+             "properties": [{"id": "mappings", "value": [severity_names()]}, {"id": "custom.cellOptions", "value": {"type": "color-background"}},
+                            {"id": "custom.width", "value": 110}]},
+            {"matcher": {"id": "byName", "options": "Channel"},
+             "properties": [{"id": "links", "value": [{"title": "This channel", "url": CHANNEL_PAGE}]}]},
+        ],
+        transformations=[{"id": "organize", "options": {
+            "excludeByName": {"Time": True, "Value": True},
+            "indexByName": {"severity": 0, "alertname": 1, "channel": 2, "instance": 3, "reason": 4, "namespace": 5},
+            "renameByName": {"severity": "Severity", "alertname": "Alert", "channel": "Channel", "instance": "Worker", "reason": "Reason",
+                             "namespace": "Namespace"}}}],
+        links=[TO_RUNBOOK], empty="Nothing fires")
+
+
+def severity_names():
+    colours = {"critical": RED, "warning": ORANGE, "info": BLUE}
+    return {"type": "value", "options": {name: {"text": name, "color": colour, "index": at} for at, (name, colour) in enumerate(colours.items())}}
+
+
 def channels_table(board):
     """One line per channel, worst first."""
     columns = [
         ("State", state_of(POOL, "channel"), "none", None),
         ("Waiting", f"sum by (channel) (channel:interven_alerts_waiting:sum{{{POOL}}})", "short", thresholds((None, GREY), (100, YELLOW), (1000, ORANGE))),
+        ("Oldest waits", f"max by (channel) (channel:interven_alerts_oldest_waiting:seconds{{{POOL}}})", "s",
+         thresholds((None, GREY), (300, YELLOW), (900, RED))),
         ("Takes", f"max by (channel) (channel:interven_alerts_drain:seconds{{{POOL}}})", "s", thresholds((None, GREY), (300, YELLOW), (900, RED))),
         ("Last success", f"time() - max by (channel) (channel:interven_alerts_last_success:max{{{POOL}}} > 0)", "s", None),
         ("Told, 1 h", f'sum by (channel) '
                       f'(increase(interven_alerts_deliveries_total{{{POOL},ending=~"delivered|folded"}}[1h]))', "short", None),
         ("Dead letters", f'sum by (channel) (interven_alerts_dead_letters{{{POOL},channel!=""}})', "short", thresholds((None, GREY), (1, ORANGE))),
     ]
-    letters = "ABCDEF"
+    letters = "ABCDEFG"
     overrides = [{
         "matcher": {"id": "byName", "options": "Channel"},
         "properties": [{"id": "links", "value": [{
             "title": "This channel",
-            "url": "/d/interven-alerts-channel?var-channel=${__value.raw}&${datasource:queryparam}&${pool:queryparam}&${__url_time_range}"}]}],
+            "url": CHANNEL_PAGE}]}],
     }]
     for name, _, unit, colours in columns:
         properties = [{"id": "unit", "value": unit}]
@@ -329,7 +381,8 @@ def channels_table(board):
         overrides.append({"matcher": {"id": "byName", "options": name}, "properties": properties})
     board.panel(
         "table", "Channels",
-        "Every channel and its worst state over all workers. Takes: how long what waits will take at the present pace. "
+        "Every channel and its worst state over all workers. Oldest waits: for how long; empty: nothing does. Takes: how long what "
+        "waits will take at the present pace. "
         "Last success: how long ago any worker got anything through, canaries included; empty: not since the workers started.",
         [as_table(query) for _, query, _, _ in columns], "none", (24, 9),
         {"showHeader": True, "cellHeight": "sm", "footer": {"show": False, "fields": "", "reducer": ["sum"], "countRows": False},
@@ -349,30 +402,38 @@ def channel():
     board = Dashboard(
         "interven-alerts-channel", "interven-alerts: one channel",
         "What happens to the decisions that one channel wants: matched, waiting, tried, told or dead.",
-        [datasource_variable(), pool_variable(),
+        [datasource_variable(), pool_variable(), namespace_variable(),
          query_variable("channel", "Channel", f"label_values(interven_alerts_lane_state{{{POOL}}}, channel)", False)],
         [TO_OVERVIEW, TO_WORKERS, TO_RUNBOOK])
 
     board.row("$channel")
+    narrow = (3, 4)
     board.stat("Held in workers", "Workers whose lane of this channel is held: the endpoint is gone, revoked or forbidden.",
-               f"count(worker_channel:interven_alerts_broken:bool{{{CHANNEL}}}) or vector(0)", "none", colours=ZERO_IS_WELL,
+               f"count(worker_channel:interven_alerts_broken:bool{{{CHANNEL}}}) or vector(0)", "none", size=narrow, colours=ZERO_IS_WELL,
                links=[runbook("IntervenAlertsChannelHeld"), runbook("IntervenAlertsChannelHeldInOneWorker")])
     board.stat("Paused, last 15 min", "The part of the last 15 minutes that the lane was paused, in the worker where it was "
                                       "longest.",
                f'max(avg_over_time(interven_alerts_lane_state{{{CHANNEL},state="paused"}}[15m]))', "percentunit",
-               colours=thresholds((None, GREEN), (0.2, YELLOW), (0.5, RED)), links=[runbook("IntervenAlertsLanePaused")])
+               size=narrow, colours=thresholds((None, GREEN), (0.2, YELLOW), (0.5, RED)), links=[runbook("IntervenAlertsLanePaused")])
+    board.stat("The oldest waits", "How long the oldest delivery that waits has waited.",
+               f"max(channel:interven_alerts_oldest_waiting:seconds{{{CHANNEL}}}) or vector(0)", "s",
+               size=narrow, colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsOldestWaiting")])
     board.stat("Waiting", "Deliveries that wait: in memory (sum over workers) and in the lane's queue (one for the pool).",
-               f"sum(channel:interven_alerts_waiting:sum{{{CHANNEL}}})", "short", colours=thresholds((None, GREEN), (100, YELLOW), (1000, ORANGE)),
+               f"sum(channel:interven_alerts_waiting:sum{{{CHANNEL}}})", "short", size=narrow, colours=thresholds((None, GREEN), (100, YELLOW), (1000, ORANGE)),
                links=[runbook("IntervenAlertsBacklog")])
     board.stat("What waits takes", "At the pace of the last ten minutes; infinite where nothing moves.",
                f"max(channel:interven_alerts_drain:seconds{{{CHANNEL}}})", "s",
-               colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsBacklog")])
+               size=narrow, colours=thresholds((None, GREEN), (300, YELLOW), (900, RED)), links=[runbook("IntervenAlertsBacklog")])
     board.stat("Since the last success", "How long ago any worker got anything through, canaries included. Compare with the "
                                          "channel's canary, or with how often decisions match.",
                f"time() - max(channel:interven_alerts_last_success:max{{{CHANNEL}}} > 0)", "s",
-               colours=thresholds((None, GREEN), (86_400, YELLOW), (172_800, ORANGE)), links=[runbook("IntervenAlertsCanaryMissing")])
+               size=narrow, colours=thresholds((None, GREEN), (86_400, YELLOW), (172_800, ORANGE)), empty="never", links=[runbook("IntervenAlertsCanaryMissing")])
+    board.stat("A canary every", "How often a quiet test decision finds out whether the channel gets through.",
+               f"max(interven_alerts_canary_period_seconds{{{CHANNEL}}})", "s", size=narrow, colours=thresholds((None, BLUE)),
+               mappings=[{"type": "value", "options": {"0": {"text": "no canary", "color": GREY, "index": 0}}}],
+               links=[runbook("IntervenAlertsCanaryMissing")])
     board.stat("Dead letters", "Of this channel, in the stores of all workers.",
-               f"sum(interven_alerts_dead_letters{{{CHANNEL}}})", "short", colours=thresholds((None, GREEN), (1, ORANGE)),
+               f"sum(interven_alerts_dead_letters{{{CHANNEL}}})", "short", size=narrow, colours=thresholds((None, GREEN), (1, ORANGE)),
                links=[runbook("IntervenAlertsDeadLettersLeft")])
 
     board.row("Deliveries")
@@ -389,6 +450,11 @@ def channel():
                  [(f'sum(interven_alerts_deliveries_waiting{{{CHANNEL},where="memory"}})', "memory"),
                   (f'max(interven_alerts_deliveries_waiting{{{CHANNEL},where="lane_queue"}})', "lane queue")],
                  "short", links=[runbook("IntervenAlertsBacklog")])
+    board.series("How long the oldest waits",
+                 "Since a worker first routed it. 0 where nothing waits. The line is where IntervenAlertsOldestWaiting begins. "
+                 "While an operator has paused the channel, nobody looks into its queue.",
+                 [(f"max(channel:interven_alerts_oldest_waiting:seconds{{{CHANNEL}}}) or vector(0)", "oldest")], "s",
+                 lines=[(900, RED)], links=[runbook("IntervenAlertsOldestWaiting")])
     board.series("From decision to delivery",
                  "How old decisions are when the endpoint accepts them. The line is where IntervenAlertsDeliveriesLate begins.",
                  [(f"histogram_quantile({q}, sum by (le) "
@@ -431,7 +497,7 @@ def workers():
     board = Dashboard(
         "interven-alerts-workers", "interven-alerts: workers and broker",
         "The processes, their way to the broker, their stores of dead letters, and RabbitMQ itself.",
-        [datasource_variable(), pool_variable()], [TO_OVERVIEW, TO_CHANNEL, TO_RUNBOOK])
+        [datasource_variable(), pool_variable(), namespace_variable()], [TO_OVERVIEW, TO_CHANNEL, TO_RUNBOOK])
 
     board.row("Workers")
     board.stat("Workers", "Workers that Prometheus can scrape.", f"count(interven_alerts_build_info{{{POOL}}})", "none",
@@ -495,17 +561,23 @@ def workers():
                  [(f"increase(interven_alerts_broker_reconnects_total{{{POOL}}}[15m])", "{{instance}}")], "short", lines=[(5, RED)],
                  links=[runbook("IntervenAlertsBrokerFlapping")])
     board.series("Decisions that are not settled",
-                 "Read and not acknowledged yet, at least. At `prefetch` (1000 by default), a worker takes in no more than it "
-                 "settles. "
+                 "Read and not acknowledged yet, at least, as a part of `prefetch`. At 1, a worker takes in no more than it settles. "
                  "The line is where IntervenAlertsAcksNearPrefetch begins.",
-                 [(f"worker:interven_alerts_decisions_held:min{{{POOL}}} > 0 or "
-                   f"worker:interven_alerts_decisions_held:min{{{POOL}}} * 0", "{{instance}}")],
-                 "short", lines=[(900, RED)], links=[runbook("IntervenAlertsAcksNearPrefetch")])
+                 [(f"clamp_min(worker:interven_alerts_decisions_held:min{{{POOL}}}, 0) "
+                   f"/ on (job, namespace, instance) interven_alerts_prefetch{{{POOL}}}", "{{instance}}")],
+                 "percentunit", lines=[(0.9, RED)], links=[runbook("IntervenAlertsAcksNearPrefetch")])
+    board.series("Decisions that wait on the broker",
+                 "Not settled: read by no worker yet, or by the one that has most of them.",
+                 [(f"max(interven_alerts_decisions_waiting{{{POOL}}})", "decisions")], "short",
+                 links=[runbook("IntervenAlertsDecisionsNotTaken"), runbook("IntervenAlertsAcksNearPrefetch")])
     board.series("Approvals: from decision to first answer", "By the worker that wrote the answer down. Most approvals expire "
                                                              "after ten minutes.",
                  [(f"histogram_quantile({q}, sum by (le) "
                    f"(rate(interven_alerts_approval_latency_seconds_bucket{{{POOL}}}[1h])))", name)
                   for q, name in ((0.5, "half"), (0.9, "90 %"))], "s", lines=[(300, RED)], links=[runbook("IntervenAlertsApprovalsSlow")])
+    board.series("Answers that the firewall was not told", "Approved or denied, and not published yet: an agent waits for each.",
+                 [(f"max(interven_alerts_answers_waiting{{{POOL}}})", "answers")], "short",
+                 links=[runbook("IntervenAlertsAnswersUnpublished")])
 
     board.row("RabbitMQ itself (its plugin rabbitmq_prometheus, at /metrics/per-object)")
     queues = 'queue=~".+[.]alerts[.].+"'

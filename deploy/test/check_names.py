@@ -7,9 +7,10 @@
     rule records, or what is known to come from elsewhere (RabbitMQ's plugin, the process, Prometheus itself).
  2. No metric of the catalogue is forgotten: each is in a dashboard or a rule.
  3. Each alert has its own section in the runbook, which its `runbook_url` points to, and each section of an alert has its alert.
-    Links of the dashboards point to sections that there are.
+    Links of the dashboards point to sections that there are, and from the panels there is a way to each section.
  4. Each alert has a scenario in rules/tests in which it fires, a severity, a summary and a description.
- 5. Each panel has a unit and a description, and asks the data source variable.
+ 5. Each panel has a description and a unit, asks the data source variable, and of our metrics those of the chosen pool and namespace.
+    Each variable that is used is there.
  6. Links between the pages of deploy/ lead somewhere.
 
 Nothing but Python's standard library, so that it runs wherever the tests run. YAML is read by the few lines that matter.
@@ -24,10 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 CATALOGUE = ROOT / "src/telemetry/metrics.rs"
 RUNBOOK = DEPLOY / "runbook/README.md"
-RULES = [DEPLOY / f"prometheus/rules/{name}.yml" for name in ("recording", "canaries", "alerts")]
+RULES = [DEPLOY / f"prometheus/rules/{name}.yml" for name in ("recording", "alerts")]
 DASHBOARDS = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
 PREFIX = "interven_alerts_"
 
+# Variables that Grafana brings along.
+BUILT_IN = {"__all", "__rate_interval", "__value", "__url_time_range"}
 # What others expose. From RabbitMQ's plugin, the process collector, and Prometheus itself.
 OUTSIDE = {
     "up", "ALERTS",
@@ -114,10 +117,13 @@ def panels_of(dashboard):
 
 
 def check_dashboards(expressions, anchors):
-    uids = set()
+    uids, linked = set(), set()
     for path in DASHBOARDS:
         dashboard = json.loads(path.read_text())
         uids.add(dashboard["uid"])
+        variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+        for name in set(re.findall(r"\$\{?(\w+)", path.read_text())) - variables - BUILT_IN:
+            fault(path.name, f"uses the variable {name}, which it has not")
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
                 for name in re.findall(PREFIX + r"\w+(?:\{[^}]*\})?", variable["definition"]):
@@ -132,15 +138,26 @@ def check_dashboards(expressions, anchors):
                 fault(where, "has no description")
             if not panel["fieldConfig"]["defaults"].get("unit"):
                 fault(where, "has no unit")
+            for target in panel["targets"]:
+                for selector in re.findall(r"interven_alerts_\w+(?::\w+)?\{([^}]*)\}", target["expr"]):
+                    if not {'job=~"$pool"', 'namespace=~"$namespace"'} <= set(selector.split(",")):
+                        fault(where, f"asks every pool: {selector}")
+                if re.search(r"interven_alerts_\w+(?::\w+)?(?![\w:{])", target["expr"]):
+                    fault(where, f"asks every pool: {target['expr']}")
             for part in [panel, *panel["targets"]]:
                 if part["datasource"]["uid"] != "${datasource}":
                     fault(where, "does not ask the data source variable")
             expressions.extend((where, target["expr"]) for target in panel["targets"])
             for one in panel["links"]:
-                if "/runbook/" in one["url"] and one["url"].rpartition("#")[2] not in anchors:
-                    fault(where, f"links to {one['url']}, which the runbook has not")
+                if "/runbook/" in one["url"] and "#" in one["url"]:
+                    linked.add(one["url"].rpartition("#")[2])
+                    if one["url"].rpartition("#")[2] not in anchors:
+                        fault(where, f"links to {one['url']}, which the runbook has not")
     if len(uids) != len(DASHBOARDS) or len(uids) < 3:
         fault("dashboards", f"{len(DASHBOARDS)} files with {len(uids)} different uids")
+    for anchor in sorted(one for one in anchors if one.startswith("intervenalerts")):
+        if anchor not in linked:
+            fault("dashboards", f"no panel links to {anchor}")
     for path in DASHBOARDS:
         for uid in re.findall(r"/d/([\w-]+)\?", path.read_text()):
             if uid not in uids:
@@ -149,7 +166,7 @@ def check_dashboards(expressions, anchors):
 
 def check_alerts(anchors):
     tests = "".join(path.read_text() for path in sorted((DEPLOY / "prometheus/rules/tests").glob("*.yml")))
-    alerts = alert_blocks(RULES[2].read_text())
+    alerts = alert_blocks(RULES[1].read_text())
     if len(alerts) < 10:
         fault("alerts.yml", f"only {len(alerts)} alerts were found: has the way they are written changed?")
     for name, block in alerts:

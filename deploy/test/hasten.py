@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the rules of deploy/prometheus with a second for each minute and a minute for each hour, for tests with a real Prometheus.
+"""Writes the rules of deploy/prometheus with two seconds for each minute, for tests with a real Prometheus.
 
     deploy/test/hasten.py DIRECTORY
 
-Scrape and evaluate every second then. Nothing but the times differs: ranges, `for`, `offset`, and thresholds in seconds, which are
-written as `5 * 60` for the sake of this.
+Scrape and evaluate every second then. Nothing but the times differs: ranges, `for`, `offset`, thresholds in seconds, which are written as
+`5 * 60` for the sake of this, and the periods of canaries. Two exceptions: of `for`, an hour is two seconds as well, because patience is
+all that it stands for; and no `for` is shorter than six seconds, because a machine that stalls for a moment is not what is looked for.
 """
 
 import re
@@ -12,7 +13,9 @@ import sys
 from pathlib import Path
 
 RULES = Path(__file__).resolve().parents[1] / "prometheus/rules"
-FASTER = {"d": "h", "h": "m", "m": "s"}
+SECONDS = {"m": 2, "h": 120, "d": 2880}
+OF_FOR = {"m": 2, "h": 2}
+FOR_MIN = 6
 
 
 def hasten(text):
@@ -20,9 +23,11 @@ def hasten(text):
     for line in text.splitlines():
         # Comments and what people read stay as they are.
         if not re.match(r"\s*(#|summary:|description:|runbook_url:)", line):
-            line = re.sub(r"\[(\d+)([dhm])\]", lambda found: f"[{found[1]}{FASTER[found[2]]}]", line)
-            line = re.sub(r"\b(for:|offset) (\d+)([dhm])\b", lambda found: f"{found[1]} {found[2]}{FASTER[found[3]]}", line)
-            line = re.sub(r" \* 60\b", "", line, count=1)
+            line = re.sub(r"\[(\d+)([mhd])\]", lambda found: f"[{int(found[1]) * SECONDS[found[2]]}s]", line)
+            line = re.sub(r"\boffset (\d+)([mhd])\b", lambda found: f"offset {int(found[1]) * SECONDS[found[2]]}s", line)
+            line = re.sub(r"\bfor: (\d+)([mh])\b", lambda found: f"for: {max(int(found[1]) * OF_FOR[found[2]], FOR_MIN)}s", line)
+            line = re.sub(r" \* 60\b", " * 2", line)
+            line = re.sub(r"\binterven_alerts_canary_period_seconds\b", r"\g<0> / 30", line)
         lines.append(line)
     return "\n".join(lines) + "\n"
 

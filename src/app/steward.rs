@@ -178,6 +178,7 @@ impl Steward {
         for channel in &steward.channels {
             steward.metrics.channel(&channel.id);
         }
+        steward.metrics.prefetch.set(prefetch.get().into());
         steward.metrics.config_reloaded.set(steward.now());
         steward.admit(&access, &steward.links);
         steward.show();
@@ -325,6 +326,9 @@ impl Steward {
 
     /// Puts the present channels and lanes where others look; returns the router that went by the old ones.
     pub(super) fn show(&self) -> Arc<Router> {
+        for channel in &self.channels {
+            self.metrics.show_canary(&channel.id, channel.canary);
+        }
         let shown = self.channels.iter().zip(self.lanes.iter().map(Some).chain(std::iter::repeat(None)));
         self.boards.shown.send_replace(shown.map(|(channel, lane)| self.shown(channel, lane.cloned())).collect());
         self.show_present();

@@ -10,7 +10,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How often the depth of the lanes' queues is asked for.
+/// How often the depth of the queues is asked for.
 const DEPTH_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows what the broker says of itself.
@@ -55,8 +55,12 @@ pub(super) fn watch_depths(
                     gauge.set(i64::try_from(depth).unwrap_or(i64::MAX));
                 }
             }
-            if let Ok(depth) = broker.waiting(Queue::Dead).await {
-                metrics.dead_letters_waiting.set(i64::try_from(depth).unwrap_or(i64::MAX));
+            for (queue, gauge) in
+                [(Queue::Dead, &metrics.dead_letters_waiting), (Queue::Decisions, &metrics.decisions_waiting)]
+            {
+                if let Ok(depth) = broker.waiting(queue).await {
+                    gauge.set(i64::try_from(depth).unwrap_or(i64::MAX));
+                }
             }
         }
     };

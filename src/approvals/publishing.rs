@@ -95,6 +95,7 @@ impl Approvals {
         publisher.look_at_all();
         while !(stop.is_cancelled() && publisher.is_done()) {
             publisher.begin(stop.is_cancelled());
+            publisher.show();
             let next_due = publisher.next_due(stop.is_cancelled());
             tokio::select! {
                 heard = news.recv() => match heard {
@@ -130,6 +131,12 @@ impl<'a> Publisher<'a> {
 
     fn is_full(&self) -> bool {
         self.under_way.len() >= UNDER_WAY_MAX
+    }
+
+    /// Shows how many answers the firewall has not been told.
+    fn show(&self) {
+        let waiting = self.plans.len() + self.under_way.len();
+        self.inner.metrics.answers_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     fn next_due(&self, stops: bool) -> Instant {

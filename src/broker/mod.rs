@@ -175,8 +175,8 @@ pub struct Arrival {
 #[derive(Debug)]
 pub struct Arrivals {
     /// What is urgent. Closed for a queue that has nothing such.
-    urgent: mpsc::Receiver<Arrival>,
-    ordinary: mpsc::Receiver<Arrival>,
+    urgent: Line,
+    ordinary: Line,
     /// Keeps a consumer of nothing from reading as closed.
     _open: Option<mpsc::Sender<Arrival>>,
 }
@@ -190,7 +190,7 @@ impl Arrivals {
 
     /// The same for a lane, whose urgent messages come by a way of their own.
     pub fn with_urgent(urgent: mpsc::Receiver<Arrival>, ordinary: mpsc::Receiver<Arrival>) -> Self {
-        Self { urgent, ordinary, _open: None }
+        Self { urgent: Line::of(urgent), ordinary: Line::of(ordinary), _open: None }
     }
 
     /// A consumer of nothing: no message ever arrives, and the broker's end does not show.
@@ -220,6 +220,11 @@ impl Arrivals {
         self.urgent.is_empty() && self.ordinary.is_empty()
     }
 
+    /// The messages that come next, of the urgent and of the others: to be looked at, and received as if nobody had.
+    pub fn next_ones(&mut self) -> impl Iterator<Item = &Arrival> {
+        [self.urgent.look(), self.ordinary.look()].into_iter().flatten()
+    }
+
     /// Whether an urgent message has arrived that was not received yet; it comes next.
     pub fn has_urgent(&self) -> bool {
         !self.urgent.is_empty()
@@ -246,7 +251,7 @@ impl Arrivals {
         let before = batch.len();
         for from in [&mut self.urgent, &mut self.ordinary] {
             while batch.len() - before < limit
-                && let Ok(arrival) = from.try_recv()
+                && let Some(arrival) = from.try_recv()
             {
                 batch.push(arrival);
             }
@@ -260,8 +265,48 @@ impl Arrivals {
                 batch.push(arrival);
                 1
             }
-            received = self.ordinary.recv_many(batch, limit) => received,
+            // Nobody has looked at the first of these, or it would have been taken above.
+            received = self.ordinary.rest.recv_many(batch, limit) => received,
         }
+    }
+}
+
+/// One of the two lines of a consumer: its first message can be looked at before it is taken.
+#[derive(Debug)]
+struct Line {
+    /// The one that was looked at.
+    first: Option<Arrival>,
+    rest: mpsc::Receiver<Arrival>,
+}
+
+impl Line {
+    fn of(rest: mpsc::Receiver<Arrival>) -> Self {
+        Self { first: None, rest }
+    }
+
+    /// The next message, if it is there. Those of a lost connection are passed over.
+    fn look(&mut self) -> Option<&Arrival> {
+        while self.first.as_ref().is_none_or(|arrival| arrival.receipt.is_void()) {
+            self.first = None;
+            self.first = Some(self.rest.try_recv().ok()?);
+        }
+        self.first.as_ref()
+    }
+
+    /// Cancel-safe: what was looked at is taken only when it is handed out.
+    async fn recv(&mut self) -> Option<Arrival> {
+        match self.first.take() {
+            Some(arrival) => Some(arrival),
+            None => self.rest.recv().await,
+        }
+    }
+
+    fn try_recv(&mut self) -> Option<Arrival> {
+        self.first.take().or_else(|| self.rest.try_recv().ok())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty()
     }
 }
 

@@ -114,7 +114,7 @@ impl Teams {
 }
 
 /// Whether `host` served Office 365 connectors, which Microsoft has retired.
-fn is_retired(host: &str) -> bool {
+pub(crate) fn is_retired(host: &str) -> bool {
     matches!(host, "outlook.office.com" | "outlook.office365.com" | "webhook.office.com")
         || host.ends_with(".webhook.office.com")
 }

@@ -7,19 +7,27 @@ use http::Method;
 use serde_json::json;
 
 use super::{
-    Failure, Global, Shell, channels_running, channels_test, config_file, runtime,
+    Failure, Global, Shell, channels_running, channels_test, config_file,
+    place::Place,
+    runtime,
     server::{self, Servers},
     table,
 };
 use crate::{
     config::{Plan, View, view},
     lane::HttpPost,
-    model::{ChannelId, DecisionKind, Timestamp},
+    model::{ChannelId, DecisionKind, Severity, Timestamp},
     settings::printable,
 };
 
 /// Flags.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  What is configured; what running workers do; whether an endpoint takes a sample:
+    interven-alerts channels list
+    interven-alerts channels list --server http://127.0.0.1:8080
+    interven-alerts channels test soc-slack")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -29,26 +37,53 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the channels, secrets masked
+    ///
+    /// Without --server those of the configuration file; with it, those of the running workers, and what their lanes do.
     #[command(after_long_help = "\
 Examples:
-  interven-alerts channels list
-  interven-alerts channels list --json | jq -r '.[] | select(.kind == \"slack\") | .id'
-  interven-alerts channels list --server http://alerts:8080
+  The channels of the configuration file:
+    interven-alerts channels list
+  Those of running workers, what their lanes do, and what waits:
+    interven-alerts channels list --server http://127.0.0.1:8080
+  Their ids, for another program:
+    interven-alerts channels list --json | jq -r '.[] | select(.kind == \"slack\") | .id'
 
-Without `--server` it shows the channels of the configuration file; with it, those of the running workers and what their lanes do,
-one line a channel: the state that tells most (the worker that owns a lane knows it best), how many workers see which, and what
-waits in the whole pool. `--json` has each worker's own view under `servers`.")]
+States:
+  flowing  delivers
+  paused   waits until a time: the endpoint asked for it, or it fails
+  probing  one try finds out whether the endpoint is well again
+  held     an operator must act: a webhook was revoked, a token is wrong, a channel is archived
+  stopped  an operator paused it
+
+  Of running workers there is one line a channel: the state that tells most (the worker that owns a
+  lane knows it best), how many workers see which, and what waits in the whole pool. With --json,
+  each worker's own view is under `servers`.")]
     List(ListArgs),
     /// Pause channels: nothing is sent to them until they are resumed, and everything waits on the broker
+    ///
+    /// For the maintenance of an endpoint, or to let nothing out while a channel is put right.
     #[command(after_long_help = "\
 Examples:
-  interven-alerts channels pause soc-slack --why 'maintenance until noon' --server http://alerts:8080
+  Pause a channel during its maintenance, and let it flow again:
+    interven-alerts channels pause soc-slack --why 'maintenance until noon'
+    interven-alerts channels resume soc-slack
 
-One worker is told, and the whole pool knows within a second. A pause holds over restarts.")]
+Where:
+  One running worker is told (--server, INTERVEN_ALERTS_SERVER), and the whole pool knows within a
+  second. A pause holds over restarts, and nothing is lost by it.")]
     Pause(DecideArgs),
-    /// Resume channels: what kept them from flowing is over, be it an operator's pause or a hold after the endpoint's refusal
+    /// Resume channels: an operator's pause, a hold after the endpoint's refusal or any other pause ends
+    ///
+    /// Everything that waits is delivered at the channel's own pace. A channel whose endpoint is still broken is held again.
+    #[command(after_long_help = "\
+Examples:
+  The webhook was made anew; deliver what waits:
+    interven-alerts channels resume soc-slack --why 'new webhook' --server http://127.0.0.1:8080")]
     Resume(DecideArgs),
     /// Post a sample to a channel's endpoint, and tell what it answers
+    ///
+    /// A sample decision titled TEST is posted once, straight to the endpoint: from here, as the configuration says, or with --server
+    /// from a running worker, with the channel as it has it.
     Test(channels_test::Args),
 }
 
@@ -68,7 +103,7 @@ struct DecideArgs {
     /// The channels
     #[arg(required = true, value_name = "ID")]
     channels: Vec<ChannelId>,
-    /// Why, for whoever looks at the channel later
+    /// Why, for whoever looks at the channel later: up to 500 characters
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
     /// Print JSON
@@ -81,7 +116,7 @@ struct DecideArgs {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
     match &args.command {
-        Command::List(list) if list.server.given().next().is_some() => {
+        Command::List(list) if Place::is_workers(&list.server, global) => {
             runtime(false)?.block_on(channels_running::list(&list.server, list.json, shell))
         }
         Command::Pause(decide) => runtime(false)?.block_on(tell(decide, "pause", shell)),
@@ -94,7 +129,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
             }
             Ok(write!(shell.out, "{}", overview(&views))?)
         }
-        Command::Test(test) if test.server.given().next().is_some() => {
+        Command::Test(test) if Place::is_workers(&test.server, global) => {
             runtime(false)?.block_on(channels_running::test(test, shell))
         }
         Command::Test(test) => {
@@ -133,12 +168,16 @@ pub fn views(plan: &Plan, now: Timestamp) -> Vec<View> {
 
 /// The channels as a table for people.
 pub fn overview(views: &[View]) -> String {
-    let head = ["CHANNEL", "KIND", "EVENTS", "FROM", "TOOLS", "AGENTS", "RATE", "ENDPOINT"].map(str::to_owned).to_vec();
+    let head =
+        ["CHANNEL", "KIND", "EVENTS", "SEVERITY", "TOOLS", "AGENTS", "RATE", "ENDPOINT"].map(str::to_owned).to_vec();
     let list = |patterns: &Option<Vec<String>>| patterns.as_ref().map_or_else(|| "all".into(), |list| list.join(","));
     let row = |view: &View| {
         let View { id, kind, events, min_severity, tools, agents, rate_limit, endpoint, .. } = view;
         let events = if events.len() == DecisionKind::ALL.len() { "all".into() } else { events.join(",") };
-        let cells = [id, *kind, events.as_str(), *min_severity, &list(tools), &list(agents), rate_limit, endpoint];
+        // As for the other filters: `all` where it keeps nothing back.
+        let lowest = *min_severity == Severity::Low.as_str();
+        let severity = if lowest { "all".into() } else { format!("{min_severity} and up") };
+        let cells = [id, *kind, events.as_str(), &severity, &list(tools), &list(agents), rate_limit, endpoint];
         cells.map(crate::settings::printable).to_vec()
     };
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(views.iter().map(row)).collect();

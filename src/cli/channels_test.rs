@@ -14,12 +14,14 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts channels test soc-slack
-  interven-alerts channels test splunk --json
-  interven-alerts channels test soc-slack --server http://alerts:8080
+  Post a sample from here:
+    interven-alerts channels test soc-slack
+  Let a running worker post it, from where it runs:
+    interven-alerts channels test soc-slack --server http://127.0.0.1:8080
 
-A sample decision titled TEST is posted once, straight to the endpoint. Exit code 0 when the endpoint has it, 1 otherwise. With
-`--server` a running worker posts it, from where it runs, with the channel as it has it.")]
+Exit codes:
+  0  the endpoint has the sample
+  1  it has not: its answer, and what it means, are printed")]
 pub struct Args {
     /// The id of the channel
     #[arg(value_name = "ID")]

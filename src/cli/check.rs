@@ -14,14 +14,15 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts check
-  interven-alerts check --config deploy/interven-alerts.toml
-  interven-alerts check --json | jq -r '.faults[] | \"\\(.line): \\(.path) \\(.problem)\"'
+  Check the configuration of this directory, or another one:
+    interven-alerts check
+    interven-alerts check --config new.toml
+  Faults for another program:
+    interven-alerts check --json | jq -r '.faults[] | \"\\(.line): \\(.path) \\(.problem)\"'
 
-Nothing is sent and nothing is connected to: `interven-alerts doctor` does that. Variables and files that the configuration
-names are read, so run it where the worker runs. Values are hidden in what is printed.
-
-Exit codes: 0 the configuration can be used (there may be warnings), 78 it has faults.")]
+Exit codes:
+  0   the configuration can be used; there may be warnings
+  78  it has faults, or could not be read")]
 pub struct Args {
     /// Print JSON
     #[arg(long)]

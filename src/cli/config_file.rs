@@ -27,7 +27,7 @@ pub fn find(global: &Global, shell: &Shell<'_>) -> Result<PathBuf, Failure> {
         return Ok(PathBuf::from(SYSTEM));
     }
     let problem = format!("there is no configuration: neither {NAME} in this directory nor {SYSTEM}");
-    let hint = "give one with `--config FILE` or INTERVEN_ALERTS_CONFIG";
+    let hint = "give one with `--config FILE` or INTERVEN_ALERTS_CONFIG; `interven-alerts demo` needs none, and the README has one to begin with";
     Err(Failure::new(problem).hint(hint).exit(Exit::Config))
 }
 

@@ -12,8 +12,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Exit, Failure, Global, Shell, config_file, runtime,
-    server::{self, Download, Servers},
+    Exit, Failure, Global, Shell, config_file,
+    moment::Moment,
+    place::{self, Place},
+    runtime,
+    server::{Download, Servers},
 };
 use crate::{
     app,
@@ -24,7 +27,6 @@ use crate::{
     config::BrokerPlan,
     export::{Asked, Export, ExportError, Exporter, Format, Limits, Query, Spill, Terms},
     model::{DecisionKind, Severity, Timestamp},
-    settings::units::parse_duration,
 };
 
 /// The path of the export on a worker.
@@ -32,6 +34,10 @@ const PATH: &str = "/api/telemetry/decisions/export";
 
 /// Flags.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  The last day:
+    interven-alerts decisions export --since 24h > decisions.ndjson")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -40,17 +46,29 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Write out every decision of a time range, each once, in the order of their times
+    ///
+    /// A running worker is asked with --server. Without it the decisions are read from RabbitMQ, as the configuration says, whether
+    /// workers run or not; or with --data-dir from the embedded broker of a stopped worker.
     #[command(after_long_help = "\
 Examples:
-  interven-alerts decisions export --since 24h > decisions.ndjson
-  interven-alerts decisions export --format csv --since 2026-06-01 --until 2026-06-02 --out june-1st.csv
-  interven-alerts decisions export --format splunk --since 1h --server http://alerts:8080 \\
-    | curl -sS https://splunk:8088/services/collector/event -H \"Authorization: Splunk $TOKEN\" --data-binary @-
-  interven-alerts decisions export --decision DENY --min-severity HIGH --tool 'github.*' --data-dir /var/lib/interven-alerts
+  The last day, from a running worker:
+    interven-alerts decisions export --since 24h --server http://127.0.0.1:8080 > decisions.ndjson
+  One day as CSV, straight from RabbitMQ, as the configuration says:
+    interven-alerts decisions export --format csv --since 2026-06-01 --until 2026-06-02 \\
+      --out day.csv
+  What was graver than HIGH about one tool, from the embedded broker of a stopped worker:
+    interven-alerts decisions export --min-severity HIGH --tool 'github.*' --data-dir data
+  Into Splunk:
+    interven-alerts decisions export --format splunk --since 1h \\
+      | curl -sS https://splunk.example.com:8088/services/collector/event \\
+        -H \"Authorization: Splunk $TOKEN\" --data-binary @-
 
-A running worker is asked with --server. Without it the decisions are read from RabbitMQ, as the configuration says, whether workers
-run or not; or with --data-dir from the embedded broker of a stopped worker. Times are by the decisions' own clock: --since counts,
---until does not. An export that is cut short ends with exit code 1; with --out, there is then no file.")]
+Times:
+  They are those of the decisions' own clock. --since counts, --until does not.
+
+Exit codes:
+  0  the export is complete
+  1  it was cut short; with --out there is then no file")]
     Export(ExportArgs),
 }
 
@@ -84,40 +102,8 @@ struct ExportArgs {
     /// Write to this file; it is there only when it is complete
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// The data directory of a stopped worker with the embedded broker
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
     #[command(flatten)]
-    server: server::Args,
-}
-
-/// A time as people write it.
-#[derive(Clone, Copy, Debug)]
-enum Moment {
-    At(Timestamp),
-    Ago(Duration),
-}
-
-impl std::str::FromStr for Moment {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(ago) = parse_duration(text) {
-            return Ok(Self::Ago(ago));
-        }
-        let midnight = format!("{text}T00:00:00Z");
-        let time = text.parse().or_else(|error| midnight.parse().map_err(|_| error));
-        time.map(Self::At).map_err(|error| format!("{error}, nor a day as 2026-06-01, nor how long ago as 24h"))
-    }
-}
-
-impl Moment {
-    fn time(self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::At(time) => time,
-            Self::Ago(ago) => now.minus(ago),
-        }
-    }
+    place: place::Args,
 }
 
 impl ExportArgs {
@@ -140,23 +126,21 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     let asked = args.asked(shell.clock.now());
     let query = Query::try_from(asked.clone())
         .map_err(|fault| Failure::new(format!("{fault}")).hint("see `decisions export --help`").exit(Exit::Usage))?;
-    if args.data_dir.is_some() && args.server.by_flag(shell) {
-        return Err(Failure::new("both `--server` and `--data-dir` are given")
-            .hint("ask running workers with `--server`, or read the log of a stopped one with `--data-dir`")
-            .exit(Exit::Usage));
-    }
+    let place = Place::of(&args.place.server, args.place.data_dir.as_deref(), global)?;
     // Several threads: writing to a pipe that is full blocks this one, and the broker must be answered meanwhile.
     let runtime = runtime(true)?;
     let sink = Sink::open(args.out.as_deref(), shell)?;
-    if args.data_dir.is_none() && args.server.given().next().is_some() {
-        return runtime.block_on(from_workers(args, &asked, sink, shell));
+    match place {
+        Place::Workers => runtime.block_on(from_workers(args, &asked, sink, shell)),
+        Place::DataDir(_) | Place::Configuration => {
+            runtime.block_on(from_broker((args.format, query), place, global, sink, shell))
+        }
     }
-    runtime.block_on(from_broker(args, query, global, sink, shell))
 }
 
 /// Asks one worker after the other until one sends something.
 async fn from_workers(args: &ExportArgs, asked: &Asked, mut sink: Sink, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let servers = Servers::find(&args.server, shell).await?;
+    let servers = Servers::find(&args.place.server, shell).await?;
     let path = path(args.format, asked);
     let mut last = None;
     for server in servers.iter() {
@@ -205,14 +189,14 @@ fn path(format: Format, asked: &Asked) -> String {
 
 /// Reads the log itself.
 async fn from_broker(
-    args: &ExportArgs,
-    query: Query,
+    (format, query): (Format, Query),
+    place: Place<'_>,
     global: &Global,
     mut sink: Sink,
     shell: &mut Shell<'_>,
 ) -> Result<(), Failure> {
     let tracker = TaskTracker::new();
-    let Source { broker, kept, data_dir } = open(args, global, &tracker, shell).await?;
+    let Source { broker, kept, data_dir } = open(place, global, &tracker, shell).await?;
     // The data directory may be another machine's: then beside whoever asks.
     let spill = Spill::to(vec![data_dir, shell.directory.join(".")]);
     let terms = Terms {
@@ -224,7 +208,7 @@ async fn from_broker(
         patience: None,
         stop: CancellationToken::new(),
     };
-    let done = match Exporter::new(terms, &tracker).export(query, args.format) {
+    let done = match Exporter::new(terms, &tracker).export(query, format) {
         Ok(mut export) => pass_on_ours(&mut export, &mut sink, shell).await,
         Err(error) => Err(failure(&error)),
     };
@@ -259,12 +243,12 @@ struct Source {
 }
 
 async fn open(
-    args: &ExportArgs,
+    place: Place<'_>,
     global: &Global,
     tracker: &TaskTracker,
     shell: &mut Shell<'_>,
 ) -> Result<Source, Failure> {
-    if let Some(dir) = &args.data_dir {
+    if let Place::DataDir(dir) = place {
         let data_dir = shell.directory.join(dir);
         let dir = data_dir.join(app::BROKER_DIR);
         if !dir.exists() {
@@ -348,27 +332,4 @@ impl Drop for Sink {
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!("could not write {}", path.display())).caused_by(error.to_string()).hint("check the path")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_read_as_people_write_it() {
-        let now: Timestamp = "2026-06-10T12:00:00Z".parse().unwrap();
-        for (text, expected) in [
-            ("2026-06-01T14:00:00+02:00", "2026-06-01T12:00:00Z"),
-            ("2026-06-01", "2026-06-01T00:00:00Z"),
-            ("24h", "2026-06-09T12:00:00Z"),
-            ("1d12h", "2026-06-09T00:00:00Z"),
-        ] {
-            let moment: Moment = text.parse().unwrap();
-            assert_eq!(moment.time(now), expected.parse().unwrap(), "{text}");
-        }
-        for text in ["", "yesterday", "24", "2026-06-31", "12:00"] {
-            let error = text.parse::<Moment>().unwrap_err();
-            assert!(error.contains("RFC 3339") && error.contains("24h"), "{text}: {error}");
-        }
-    }
 }

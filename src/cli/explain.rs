@@ -6,7 +6,9 @@ use http::Method;
 use serde_json::Value;
 
 use super::{
-    Failure, Global, Shell, config_file, event, runtime,
+    Failure, Global, Shell, config_file, event,
+    place::Place,
+    runtime,
     server::{self, Servers},
     table,
 };
@@ -19,15 +21,17 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts explain decision.json
-  jq -c .detail audit.json | interven-alerts explain - --json
-  interven-alerts explain decision.json --server http://alerts:8080
+  Ask about a decision in a file, or from another program:
+    interven-alerts explain decision.json
+    interven-alerts explain - < decision.json
+  The same for another program:
+    interven-alerts explain decision.json --json
+  Ask running workers, which also know the channels that were made in the console:
+    interven-alerts explain decision.json --server http://127.0.0.1:8080
 
-Nothing is sent. Each channel is asked in the order events, min_severity, tools, agents; the first filter that the decision
-does not pass is shown with both values.
-
-Without `--server` the channels are those of the configuration file; with it, those that running workers have, the ones made over
-the API among them. Where workers do not agree, each line says which of them say so.")]
+Where:
+  Without --server the channels are those of the configuration file; with it, those that running
+  workers have. Where workers do not agree, each line says which of them say so.")]
 pub struct Args {
     /// A file with one decision as JSON, or - for standard input
     #[arg(value_name = "EVENT.json|-")]
@@ -41,7 +45,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    if args.server.given().next().is_some() {
+    if Place::is_workers(&args.server, global) {
         let decision = event::read(&args.event, shell)?;
         return runtime(false)?.block_on(ask(args, &decision, shell));
     }

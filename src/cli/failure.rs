@@ -48,9 +48,14 @@ impl Failure {
 
     /// The failure that `error` is, its sources as causes.
     pub fn of(error: &dyn Error) -> Self {
-        let causes =
-            std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string).collect();
-        Self { causes, ..Self::new(error.to_string()) }
+        let mut failure = Self::new(error.to_string());
+        for cause in std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string) {
+            // Many an error ends with the words of its own cause.
+            if !failure.causes.last().unwrap_or(&failure.problem).ends_with(&cause) {
+                failure.causes.push(cause);
+            }
+        }
+        failure
     }
 
     /// The same failure with what to do.

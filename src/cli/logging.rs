@@ -40,7 +40,9 @@ pub(super) fn parse_level(text: &str) -> Result<String, String> {
 pub(super) fn init(global: &Global, unless_said: &str, color: bool) {
     let asked = global.log_level.as_deref().unwrap_or(unless_said);
     let filter = EnvFilter::builder().parse_lossy(format!("{asked},lapin=off,sled=error"));
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    // A line that cannot be written is lost; to say so on the same standard error would be a panic.
+    let lines =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).log_internal_errors(false);
     let started = match global.log_format {
         LogFormat::Human => lines.with_ansi(color).with_target(false).try_init(),
         LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).try_init(),

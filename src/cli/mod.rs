@@ -23,7 +23,11 @@ pub mod doctor;
 pub mod event;
 pub mod explain;
 pub mod failure;
+pub mod help;
 pub mod logging;
+pub mod man;
+pub mod moment;
+pub mod place;
 pub mod publish;
 pub mod render;
 pub mod run;
@@ -34,12 +38,18 @@ pub mod token;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 pub use shell::Shell;
 
-/// Durable delivery of an AI firewall's decisions to Slack, Discord, Teams, Telegram and SIEMs.
+/// Durable delivery of an AI firewall's decisions to Slack, Discord, Teams, Telegram and SIEMs
+///
+/// The worker takes decisions from RabbitMQ, or from the broker that it brings along, and tells them to the channels that want them.
+/// A decision is acknowledged only when every channel has it, or it waits safely on the broker or among the dead letters: at least
+/// once, never silently lost.
+///
+/// Results go to standard output, everything else to standard error. What lists or shows something prints JSON with --json.
 #[derive(Debug, Parser)]
 #[command(
     name = "interven-alerts",
@@ -48,14 +58,40 @@ pub use shell::Shell;
     arg_required_else_help = true,
     after_long_help = "\
 Examples:
-  interven-alerts demo                                       see it all at work, with nothing installed
-  interven-alerts run                                        run the worker
-  interven-alerts check                                      find every fault of the configuration
-  interven-alerts explain decision.json                      which channels would get this decision, and why not the others
-  interven-alerts render decision.json --channel soc-slack   the exact body that Slack would get
-  interven-alerts token soc-lead --role admin                make a token for the API
+  See it all at work in half a minute, with nothing installed or configured:
+    interven-alerts demo
+  Find every fault of the configuration, then look at everything that the worker needs:
+    interven-alerts check
+    interven-alerts doctor
+  Run the worker:
+    interven-alerts run
+  Which channels would get a decision, and what exactly one of them would get:
+    interven-alerts explain decision.json
+    interven-alerts render decision.json --channel soc-slack
+  Look at running workers, and at what could not be delivered:
+    interven-alerts channels list --server http://127.0.0.1:8080
+    interven-alerts dead-letters list --by-cause --server http://127.0.0.1:8080
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 78 faulty configuration."
+Environment:
+  INTERVEN_ALERTS_CONFIG      the configuration file, as --config
+  INTERVEN_ALERTS_LOG_FORMAT  as --log-format
+  INTERVEN_ALERTS_LOG_LEVEL   as --log-level
+  INTERVEN_ALERTS_SERVER      the running workers to ask, as --server; several with commas
+  INTERVEN_ALERTS_TOKEN       the token for them; a flag would show it to everybody on the machine
+  INTERVEN_ALERTS_KEY         the pool's key, the same in every worker: `openssl rand -base64 32`
+  NO_COLOR                    set to anything: no colours and no progress bars, even on a terminal
+
+  What is on the command line counts for more than a variable.
+
+Files:
+  interven-alerts.toml                       the configuration, in the current directory
+  /etc/interven-alerts/interven-alerts.toml  the configuration, where there is none here
+
+Exit codes:
+  0   done
+  1   failed
+  2   wrong usage
+  78  faulty configuration: starting again does not help"
 )]
 pub struct Cli {
     /// The flags of every command.
@@ -86,7 +122,7 @@ pub struct Global {
     pub log_format: logging::LogFormat,
     /// Which log lines are written: off, error, warn, info, debug, trace, or directives such as `info,interven_alerts::lane=debug`
     ///
-    /// Left out: info for `run`, off for `demo`, warn for the other commands.
+    /// Left out: info for `run`, off for `demo` and `doctor`, warn for the other commands.
     #[arg(
         long,
         global = true,
@@ -96,35 +132,69 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub log_level: Option<String>,
+    /// Which flags were given, and not set by variables.
+    #[arg(skip)]
+    pub by_flag: place::ByFlag,
 }
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the worker until it is told to stop
+    ///
+    /// Reads decisions from the broker and delivers them to the channels of the configuration. Start as many as you like on one
+    /// RabbitMQ; each needs a `data_dir` and ports of its own. Without `[broker]` it uses the broker that it brings along, alone.
     Run(run::Args),
     /// Check the configuration: every fault at once, with line and hint
+    ///
+    /// Nothing is sent and nothing is connected to: `interven-alerts doctor` does that. Variables and files that the configuration
+    /// names are read, so run it where the worker runs, as the worker's user. Of a line with a fault, what may be a secret is hidden.
     Check(check::Args),
     /// Say which channels would get a decision, and why not the others
+    ///
+    /// For the question "why was I not told?". Nothing is sent. Each channel is asked in the order events, min_severity, tools,
+    /// agents; the first filter that the decision does not pass is shown with both values.
     Explain(explain::Args),
     /// Print the exact body that a channel would get
+    ///
+    /// Nothing is sent. Secrets of the configuration are masked, and a compressed body is shown unpacked.
     Render(render::Args),
     /// Look at the channels, test, pause and resume them
     Channels(channels::Args),
     /// Make a token for the API
+    ///
+    /// The token has 256 random bits. It is printed once and kept nowhere: the configuration gets its SHA-256. A caller sends it as
+    /// `Authorization: Bearer TOKEN`, commands take it from INTERVEN_ALERTS_TOKEN, and people sign in to the console with it.
     Token(token::Args),
     /// Publish decisions to the broker, each one confirmed
+    ///
+    /// To try a configuration, or to tell again what is kept elsewhere. One decision a line; each line is checked first. A line that is
+    /// no decision is told with its number and left out, and the exit code is then 1. A decision counts as published when the broker
+    /// has confirmed it.
     Publish(publish::Args),
     /// Look at what could not be delivered, replay it or purge it
+    ///
+    /// Each worker keeps its own dead letters. With --server every worker that is named is asked, a name with several addresses means
+    /// all of them, and their answers are put together; where one of them fails or is silent, the exit code is 1, and what the others
+    /// did stands. Without it, the store of a stopped worker is opened: --data-dir, or `data_dir` of the configuration.
     DeadLetters(dead_letters::Args),
     /// Write out what was decided
     Decisions(decisions::Args),
     /// Find out whether everything is there that the worker needs
+    ///
+    /// Looks at the configuration, the data directory, the ports, who may ask the worker, the links in cards, the broker and what must
+    /// be there on it, each channel's endpoint, and the clock. Each finding says what is so, and what to do about it. Nothing is posted
+    /// to a channel: its host is connected to and asked for its head page (`interven-alerts channels test ID` posts a sample). With
+    /// `declare = true` what is missing on the broker is made, as the worker would.
     Doctor(doctor::Args),
     /// Watch the whole program at work for half a minute, with nothing installed
     Demo(demo::command::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Print the manual page of a command, or write all of them
+    ///
+    /// The pages say what --help says; they are made of the same text.
+    Man(man::Args),
 }
 
 impl Command {
@@ -132,7 +202,8 @@ impl Command {
     const fn log_level(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
-            Self::Demo(_) => "off",
+            // The one tells a story, the other says all that it finds.
+            Self::Demo(_) | Self::Doctor(_) => "off",
             Self::Check(_)
             | Self::Explain(_)
             | Self::Render(_)
@@ -141,8 +212,8 @@ impl Command {
             | Self::Publish(_)
             | Self::DeadLetters(_)
             | Self::Decisions(_)
-            | Self::Doctor(_)
-            | Self::Completions(_) => "warn",
+            | Self::Completions(_)
+            | Self::Man(_) => "warn",
         }
     }
 }
@@ -168,9 +239,19 @@ fn url_argument(text: &str) -> Result<url::Url, Failure> {
     )
 }
 
+/// Whether a URL names this machine.
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 /// Runs the command that `argv` asks for, and returns the exit code.
 pub fn run(argv: impl IntoIterator<Item = OsString>, shell: &mut Shell<'_>) -> u8 {
-    let done = match Cli::try_parse_from(argv) {
+    let done = match parse(argv) {
         Ok(cli) => {
             logging::init(&cli.global, cli.command.log_level(), shell.color);
             dispatch(cli, shell)
@@ -182,6 +263,13 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, shell: &mut Shell<'_>) -> u
         Ok(()) => Exit::Done.code(),
         Err(failure) => shell.print_failure(&failure),
     }
+}
+
+fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(argv)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
+    cli.global.by_flag = place::ByFlag::of(&matches);
+    Ok(cli)
 }
 
 fn dispatch(cli: Cli, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -199,6 +287,7 @@ fn dispatch(cli: Cli, shell: &mut Shell<'_>) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(&args, &global, shell),
         Command::Demo(_) => demo::command::run(shell),
         Command::Completions(args) => completions::run(&args, shell),
+        Command::Man(args) => man::run(&args, shell),
     }
 }
 

@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,13 +19,20 @@ use serde::Serialize;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::{Failure, Global, Shell, config_file, runtime, url_argument};
+use super::{
+    Exit, Failure, Global, Shell, config_file, is_loopback,
+    place::Place,
+    runtime,
+    server::{self, Trouble},
+    url_argument,
+};
 use crate::{
     app,
     broker::{Broker, Destination, Message},
     channels::{Endpoint, Parcel, Rate},
     lane::{HttpPost, Post, pace::Pace},
     model::{Clock, Decision, Egress, Secret, decision::DECISION_BYTES_MAX},
+    settings::printable,
 };
 
 /// Publishes under way at once.
@@ -52,14 +62,20 @@ const FAULTS_NAMED_MAX: u64 = 20;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts publish decisions.ndjson
-  tail -n 1000 audit.ndjson | interven-alerts publish - --rate 50
-  interven-alerts publish decisions.ndjson --server http://127.0.0.1:8080
+  Publish a file, or what another program prints:
+    interven-alerts publish decisions.ndjson
+    tail -n 1000 audit.ndjson | interven-alerts publish - --rate 50
+  Publish through a running worker, which must be done where it has the embedded broker:
+    interven-alerts publish decisions.ndjson --server http://127.0.0.1:8080
 
-One decision a line. Each line is checked before it is published; a line that is no decision is reported with its number and
-left out, and the exit code is then 1. A decision counts as published when the broker has confirmed it.
+Through workers:
+  With --server each request goes to the first worker that takes it; the token in
+  INTERVEN_ALERTS_TOKEN needs the role publisher. Delivery is at least once: what was under way
+  when a command failed may have been published.
 
-With the embedded broker, a running worker owns its store: publish through it with --server (role `publisher`).")]
+Exit codes:
+  0  every line was published and confirmed
+  1  some were left out, or could not be published")]
 pub struct Args {
     /// A file with one decision a line, or - for standard input
     #[arg(value_name = "FILE|-")]
@@ -67,12 +83,11 @@ pub struct Args {
     /// Publish at most N decisions a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=RATE_MAX))]
     rate: Option<u32>,
-    /// Publish through this worker's `POST /v1/events` and not to the broker
-    #[arg(long, value_name = "URL", env = "INTERVEN_ALERTS_SERVER")]
-    server: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    server: server::Args,
 }
 
 /// What was done.
@@ -87,8 +102,8 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     let progress = progress_bar(shell);
     let mut report = Report::default();
     let runtime = runtime(true)?;
-    let done = if let Some(server) = &args.server {
-        let door = ServerDoor::new(server, shell)?;
+    let done = if Place::is_workers(&args.server, global) {
+        let door = ServerDoor::new(&args.server, shell)?;
         let file = open(args, shell)?;
         read_beside(file, shell, |lines, shell| {
             runtime.block_on(publish_all(args, &door, lines, &progress, &mut report, shell))
@@ -112,7 +127,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     if args.json {
         shell.print_json(&report)?;
     } else {
-        writeln!(shell.out, "published {}, every one confirmed; left out {}", report.published, report.faulty)?;
+        writeln!(shell.out, "published {}, each confirmed; left out {}", report.published, report.faulty)?;
     }
     done?;
     if report.faulty > 0 {
@@ -166,29 +181,54 @@ impl Door for BrokerDoor {
     }
 }
 
+/// Running workers, of which the first one that takes a request gets it.
 struct ServerDoor {
     post: HttpPost,
-    endpoint: Endpoint,
+    workers: Vec<(String, Endpoint)>,
+    /// The one that took the last request: one that is away is not tried first each time.
+    at: AtomicUsize,
     headers: HeaderMap,
 }
 
 impl ServerDoor {
-    fn new(server: &str, shell: &Shell<'_>) -> Result<Self, Failure> {
+    fn new(servers: &server::Args, shell: &mut Shell<'_>) -> Result<Self, Failure> {
         crate::tls::install();
-        let mut url = url_argument(server)?;
-        url.set_path("/v1/events");
-        let token = (shell.env)("INTERVEN_ALERTS_TOKEN").map(Secret::new).ok_or_else(|| {
-            Failure::new("there is no token for the worker")
-                .hint("set INTERVEN_ALERTS_TOKEN; `interven-alerts token NAME --role publisher` makes one")
-        })?;
+        let mut workers = Vec::new();
+        for text in servers.given() {
+            let mut url = url_argument(text)?;
+            let name = printable(&url.origin().ascii_serialization());
+            if url.scheme() == "http" && !is_loopback(&url) {
+                shell.say("warning", &format!("the token travels to {name} in clear: use https, or a tunnel"));
+            }
+            // A worker may live below a path of a reverse proxy.
+            url.set_path(&format!("{}/v1/events", url.path().trim_end_matches('/')));
+            url.set_query(None);
+            workers.push((name, Endpoint::new(url)));
+        }
+        let unusable = |problem: &str| {
+            Failure::new(problem)
+                .hint("set INTERVEN_ALERTS_TOKEN; `interven-alerts token NAME --role publisher` makes a token")
+                .exit(Exit::Usage)
+        };
+        let token = (shell.env)("INTERVEN_ALERTS_TOKEN").map(|token| Secret::new(token.trim()));
+        let token = token.filter(|token| !token.expose().is_empty()).ok_or_else(|| unusable("there is no token"))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-            .map_err(|_| Failure::new("INTERVEN_ALERTS_TOKEN holds characters that no token has"))?;
+            .map_err(|_| unusable("INTERVEN_ALERTS_TOKEN holds characters that no token has"))?;
         value.set_sensitive(true);
         let mut headers = HeaderMap::new();
         headers.insert(http::header::AUTHORIZATION, value);
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         let post = HttpPost::new(Arc::new(Egress::default()), Clock::System).map_err(|error| Failure::of(&error))?;
-        Ok(Self { post, endpoint: Endpoint::new(url), headers })
+        Ok(Self { post, workers, at: AtomicUsize::new(0), headers })
+    }
+
+    async fn ask(&self, endpoint: &Endpoint, body: Bytes) -> Result<(), Trouble> {
+        let parcel = Parcel { endpoint: endpoint.clone(), headers: self.headers.clone(), body };
+        match self.post.post(parcel, REQUEST_LIMIT).await {
+            Ok(reply) if reply.status.as_u16() == 202 => Ok(()),
+            Ok(reply) => Err(server::refused(reply.status, &reply.body)),
+            Err(trouble) => Err(Trouble::Silent(trouble.as_str().to_owned())),
+        }
     }
 }
 
@@ -204,16 +244,25 @@ impl Door for ServerDoor {
             body.extend(decision.raw().iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
             body.push(b'\n');
         }
-        let parcel = Parcel { endpoint: self.endpoint.clone(), headers: self.headers.clone(), body: Bytes::from(body) };
-        match self.post.post(parcel, REQUEST_LIMIT).await {
-            Ok(reply) if reply.status.as_u16() == 202 => Ok(()),
-            Ok(reply) => {
-                Err(Failure::new(format!("the worker answered {}", crate::channels::judging::explain(&reply)))
-                    .hint("decisions of this request may have to be published again"))
+        let (body, first) = (Bytes::from(body), self.at.load(Ordering::Relaxed));
+        let mut failures: Vec<Failure> = Vec::new();
+        for number in 0..self.workers.len() {
+            let at = (first + number) % self.workers.len();
+            let (name, endpoint) = &self.workers[at];
+            match self.ask(endpoint, body.clone()).await {
+                Ok(()) => {
+                    self.at.store(at, Ordering::Relaxed);
+                    return Ok(());
+                }
+                // No other worker would say anything else.
+                Err(trouble) if trouble.is_final() => return Err(trouble.failure(name)),
+                Err(trouble) => failures.push(trouble.failure(name)),
             }
-            Err(trouble) => Err(Failure::new(format!("the worker could not be reached: {}", trouble.as_str()))
-                .hint("check --server and that the worker runs")),
         }
+        // What the first one said, and that the others did not do either.
+        let others = failures.split_off(1.min(failures.len()));
+        let first = failures.pop().unwrap_or_else(|| Failure::new("no worker was named").exit(Exit::Usage));
+        Err(others.into_iter().fold(first, |failure, other| failure.caused_by(other.problem)))
     }
 }
 
@@ -407,6 +456,8 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<us
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
     use super::*;
 
     /// A door that notes when each decision came, and confirms after a second.
@@ -455,7 +506,10 @@ mod tests {
             err: &mut err,
             color: false,
         };
-        let args = Args { file: PathBuf::from("-"), rate, server: None, json: false };
+        let rate = rate.map(|rate| format!("--rate={rate}"));
+        let argv = ["publish", "-"].into_iter().chain(rate.as_deref());
+        let matches = Args::augment_args(clap::Command::new("publish")).get_matches_from(argv);
+        let args = Args::from_arg_matches(&matches).unwrap();
         let (mut report, progress) = (Report::default(), ProgressBar::hidden());
         let (into, lines) = mpsc::channel(READ_AHEAD);
         let feed = async move {

@@ -18,12 +18,12 @@ const UNPACKED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts render decision.json --channel soc-slack | jq .blocks
-  interven-alerts render - --channel soc-telegram --plain < decision.json
-  interven-alerts render decision.json --channel splunk --json
-
-Nothing is sent. Secrets of the configuration are masked; a compressed body is shown unpacked. `--plain` shows the plain-text
-form that is tried once when an endpoint refuses the rich one.")]
+  The body as it would be posted:
+    interven-alerts render decision.json --channel soc-slack
+  The plain-text form that is tried once when an endpoint refuses the rich one:
+    interven-alerts render - --channel soc-slack --plain < decision.json
+  Endpoint, headers and body:
+    interven-alerts render decision.json --channel siem --json")]
 pub struct Args {
     /// A file with one decision as JSON, or - for standard input
     #[arg(value_name = "EVENT.json|-")]

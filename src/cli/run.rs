@@ -19,17 +19,32 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts run --config /etc/interven-alerts/interven-alerts.toml
-  interven-alerts run --log-format json
+  Run it on the configuration of this directory, or on another one:
+    interven-alerts run
+    interven-alerts run --config /etc/interven-alerts/interven-alerts.toml
+  Log lines for a collector, and more of them from the lanes:
+    interven-alerts run --log-format json --log-level info,interven_alerts::lane=debug
 
-SIGTERM and SIGINT stop the worker in order, within `[shutdown] grace`: it stops taking decisions, finishes the sends under way
-and hands the rest to the broker. A second signal stops it at once; the broker then hands out again what was under way.
+Signals:
+  SIGTERM, SIGINT  stop in order, within `[shutdown] grace` (default 25s): no decision is taken any
+                   more, sends under way are finished, the rest goes back to the broker
+  a second one     stop at once; the broker hands out again what was under way
+  SIGHUP           read the configuration again, now
 
-A changed configuration file, or a changed file that it names, is taken over within seconds, and at once on SIGHUP: channels, links,
-`[egress]` and access tokens. Nothing that waits is dropped. A faulty file is refused, every fault is logged, and the old
-configuration stays. Changes of `data_dir`, `[broker]`, the listening addresses and `[shutdown]` need a restart, and are said.
+Changes while it runs:
+  A changed configuration file, or a changed file that it names, is taken over within seconds:
+  channels, links, `[egress]` and access tokens. Nothing that waits is dropped. A faulty file is
+  refused, every fault is logged, and the old configuration stays. Changes of `data_dir`,
+  `[broker]`, the listening addresses and `[shutdown]` need a restart, which is said.
 
-Probes are on `[http] metrics_listen`: /livez, /readyz, /metrics.")]
+Looking at it:
+  http://127.0.0.1:8080  the console and the API (`[http] listen`)
+  http://127.0.0.1:9464  /livez, /readyz and /metrics (`[http] metrics_listen`)
+
+Exit codes:
+  0   stopped in order
+  1   could not start, broke, or was stopped at once by a second signal
+  78  faulty configuration")]
 pub struct Args {}
 
 /// Runs the command.

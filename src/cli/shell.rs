@@ -33,7 +33,17 @@ pub struct Shell<'a> {
     pub color: bool,
 }
 
+/// Whether a terminal wants no colours and nothing that moves: `NO_COLOR` is set to anything (no-color.org), or it can do neither.
+pub fn is_plain(env: &dyn Fn(&str) -> Option<String>) -> bool {
+    env("NO_COLOR").is_some_and(|value| !value.is_empty()) || env("TERM").is_some_and(|term| term == "dumb")
+}
+
 impl Shell<'_> {
+    /// Whether whoever looks wants no colours and nothing that moves.
+    pub fn plain(&self) -> bool {
+        is_plain(self.env)
+    }
+
     /// Lends the input out, to be read beside everything else.
     pub(super) fn lend_input<T>(&mut self, with: impl FnOnce(&mut (dyn Read + Send), &mut Shell<'_>) -> T) -> T {
         let Shell { env, kinds, directory, clock, input, out, out_is_terminal, err, color } = self;

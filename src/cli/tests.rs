@@ -80,9 +80,9 @@ interven-alerts.toml: no faults
   tokens    0
   channels  2
 
-CHANNEL  KIND      EVENTS                          FROM  TOOLS  AGENTS  RATE         ENDPOINT
-soc      chat      DENY,REQUIRE_APPROVAL,INCIDENT  HIGH  all    all     2/s burst 5  https://chat.example/...abcd
-all      firehose  DENY,REQUIRE_APPROVAL,INCIDENT  LOW   all    all     none         http://127.0.0.1:9/...h-88
+CHANNEL  KIND      EVENTS                          SEVERITY     TOOLS  AGENTS  RATE         ENDPOINT
+soc      chat      DENY,REQUIRE_APPROVAL,INCIDENT  HIGH and up  all    all     2/s burst 5  https://chat.example/...abcd
+all      firehose  DENY,REQUIRE_APPROVAL,INCIDENT  all          all    all     none         http://127.0.0.1:9/...h-88
 ";
     assert_eq!((code, out.as_str(), err.as_str()), (0, expected, ""));
     let report = json(&ran(Some(GOOD), "check --json", "").out);
@@ -110,6 +110,46 @@ error: interven-alerts.toml: the configuration has 2 faults
     assert_eq!((code, out.as_str(), err.as_str()), (78, "", expected));
     let report = ran(Some(FAULTY), "check --json", "");
     assert_eq!((report.code, &json(&report.out)["faults"][1]["line"]), (78, &4.into()));
+}
+
+#[test]
+fn an_excerpt_shows_what_is_no_secret_and_a_variable_has_no_line() {
+    let text = "\
+data_dir = 12345
+[broker]
+url = \"amqp://hush:hush@127.0.0.1\"
+prefetch = \"many\"
+[http]
+listen = \"localhost:80\"
+public_url = \"alerts.example.com\"
+[[access.token]]
+name = \"me\"
+role = \"admin\"
+sha256 = \"ivt_hush\"
+[[channel]]
+id = \"SOC\"
+kind = \"chat\"
+webhook_url = \"ftp://hush/${NAME}\"
+rate_limit = \"often\"
+";
+    let env = |name: &str| (name == "INTERVEN_ALERTS_KEY").then(|| String::from("hush"));
+    let faulty = crate::config::parse(text, &Outside::new(&env, Path::new("")), KINDS).unwrap_err();
+    let shown: String = faulty.faults.iter().chain(&faulty.warnings).map(|fault| fault.show("f")).collect();
+    for part in [
+        "1 | data_dir = *****\n",
+        "prefetch = \"many\"\n",
+        "write prefetch = N without quotes, N from 1 to 65535\n",
+        "listen = \"localhost:80\"\n",
+        "public_url = \"alerts.example.com\"\n",
+        "sha256 = \"***_****\"\n",
+        "id = \"SOC\"\n",
+        "webhook_url = \"***://****/${NAME}\"\n",
+        "rate_limit = \"often\"\n",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert!(shown.starts_with("the environment variable INTERVEN_ALERTS_KEY: a key has at least 16"), "{shown}");
+    assert!(!shown.contains("hush") && !shown.contains("`http.public_url` is missing"), "{shown}");
 }
 
 #[test]

@@ -17,14 +17,16 @@ const PREFIX: &str = "ivt_";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts token soc-lead --role admin
-  interven-alerts token firewall --role publisher --json | jq -r .token | wl-copy
+  A token for somebody who leads:
+    interven-alerts token soc-lead --role admin
+  A token for the firewall, nowhere on the screen:
+    interven-alerts token firewall --role publisher --json > token.json
 
-Roles: auditor reads; analyst also approves, denies, tests, replays, pauses and resumes; admin also changes channels and purges;
-publisher may only publish decisions.
-
-The token has 256 random bits. It is printed once and kept nowhere: the configuration gets its SHA-256. A caller sends it as
-`Authorization: Bearer TOKEN`.")]
+Roles:
+  auditor    reads: channels, dead letters, approvals, exports
+  analyst    and approves, denies, tests, replays, pauses and resumes
+  admin      and changes channels, and purges
+  publisher  may publish decisions, and nothing else")]
 pub struct Args {
     /// Whose token it is: 1 to 64 letters, digits, `.`, `_`, `@` and `-`; it stands in the record of who did what
     #[arg(value_parser = parse_name)]

@@ -37,7 +37,7 @@ pub(super) fn read_id(s: &mut Settings<'_>) -> Option<ChannelId> {
         return Some(id);
     }
     let problem = "must be 1 to 64 characters of a-z, 0-9 and -".to_owned();
-    s.fault("id", problem, "write it as id = \"soc-slack\"");
+    s.fault_shown("id", problem, "write it as id = \"soc-slack\"");
     None
 }
 
@@ -122,13 +122,17 @@ pub(super) fn read_filter(s: &mut Settings<'_>) -> Option<Filter> {
         ("agents", agents.as_ref().is_some_and(Vec::is_empty)),
     ];
     for (key, _) in never.into_iter().filter(|(_, never)| *never) {
-        s.warn(key, "is an empty list, so no decision ever matches".to_owned(), "leave the key out for its default");
+        s.warn_shown(
+            key,
+            "is an empty list, so no decision ever matches".to_owned(),
+            "leave the key out for its default",
+        );
     }
     for (key, patterns) in [("tools", &tools), ("agents", &agents)] {
         let padded = |pattern: &Pattern| pattern.as_str().trim() != pattern.as_str();
         if patterns.iter().flatten().any(padded) {
             let problem = "has a pattern that begins or ends with a space, which counts".to_owned();
-            s.warn(key, problem, "remove the space unless it is meant");
+            s.warn_shown(key, problem, "remove the space unless it is meant");
         }
     }
     Some(Filter { events: events?, min_severity, tools, agents })
@@ -152,7 +156,7 @@ fn read_retry(s: &mut Settings<'_>) -> Option<RetryPlan> {
     match RetryPlan::try_from(numbers) {
         Ok(plan) => Some(plan),
         Err(error) => {
-            s.fault("first", error.to_string(), error.hint());
+            s.fault_shown("first", error.to_string(), error.hint());
             None
         }
     }
@@ -164,7 +168,7 @@ fn read_digest(s: &mut Settings<'_>) -> Option<DigestPlan> {
     let over = s.integer("over", 1..=1_000_000).and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new);
     if enabled && over.is_some_and(|over| over > DIGEST_OVER_MAX) {
         let problem = format!("is more than the {DIGEST_OVER_MAX} that a lane looks at, so this channel never folds");
-        s.warn("over", problem, "write enabled = false if that is meant, or a smaller number");
+        s.warn_shown("over", problem, "write enabled = false if that is meant, or a smaller number");
     }
     enabled.then_some(DigestPlan { over: over.unwrap_or(DIGEST_OVER) })
 }
@@ -194,7 +198,7 @@ fn read_pace(s: &mut Settings<'_>) -> Pace {
         Some(text) => parse_rate(&text).map_or_else(
             || {
                 let hint = "write it as rate_limit = \"1/s\", \"20/min\" or \"5/2s\" (at most 24h), or \"none\"";
-                s.fault("rate_limit", "is not a rate".to_owned(), hint);
+                s.fault_shown("rate_limit", "is not a rate".to_owned(), hint);
                 Limit::Faulty
             },
             Limit::Of,
@@ -217,7 +221,7 @@ impl Pace {
             (Some(burst), Some(first)) => first.burst = burst,
             (Some(_), None) => {
                 let problem = "means nothing to a channel without a limit".to_owned();
-                s.fault("burst", problem, "set `rate_limit`, or remove `burst`");
+                s.fault_shown("burst", problem, "set `rate_limit`, or remove `burst`");
                 return None;
             }
             (None, _) => {}

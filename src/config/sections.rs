@@ -47,7 +47,7 @@ fn networks(s: &mut Settings<'_>, key: &'static str) -> Vec<IpNet> {
             networks.push(net.trunc());
         } else {
             let problem = format!("`{}` is not a network", text.escape_debug());
-            s.fault(key, problem, "write networks as \"10.0.0.0/8\" or \"fd00::/8\", addresses as \"10.0.0.1\"");
+            s.fault_shown(key, problem, "write networks as \"10.0.0.0/8\" or \"fd00::/8\", addresses as \"10.0.0.1\"");
         }
     }
     networks
@@ -85,7 +85,7 @@ fn read_broker(s: &mut Settings<'_>) -> Option<BrokerPlan> {
     if one.as_deref() == Some("embedded") {
         for key in ["prefix", "declare"] {
             if s.has(key) {
-                s.warn(key, "means nothing to the embedded broker".to_owned(), "remove it");
+                s.warn_shown(key, "means nothing to the embedded broker".to_owned(), "remove it");
             }
         }
         return Some(BrokerPlan::Embedded { prefetch, keep_decisions });
@@ -101,7 +101,7 @@ fn read_broker(s: &mut Settings<'_>) -> Option<BrokerPlan> {
     let prefix = prefix.unwrap_or_else(|| String::from("interven"));
     if prefix.len() > PREFIX_CHARS_MAX || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         let problem = format!("must be at most {PREFIX_CHARS_MAX} letters, digits, `.`, `_` and `-`");
-        s.fault("prefix", problem, "write it as prefix = \"interven\"");
+        s.fault_shown("prefix", problem, "write it as prefix = \"interven\"");
     }
     let declare = declare.unwrap_or(true);
     (!urls.is_empty()).then_some(BrokerPlan::RabbitMq { urls, prefix, prefetch, declare, keep_decisions })
@@ -142,7 +142,7 @@ pub(super) fn key(document: &mut Settings<'_>) -> Option<Key> {
     document.remember(Secret::new(text.trim()));
     let key = Key::from_text(&text);
     if let Err(error) = &key {
-        document.fault(
+        document.fault_of_variable(
             KEY_VARIABLE,
             error.to_string(),
             "make one with `openssl rand -base64 32`, the same for the whole pool",
@@ -158,20 +158,24 @@ pub(super) fn http(document: &mut Settings<'_>, access: &AccessPlan) -> (HttpPla
         let metrics_listen = address(s, "metrics_listen").unwrap_or(METRICS_LISTEN);
         if listen == metrics_listen && listen.port() != 0 {
             let problem = format!("`listen` is {listen}, too");
-            s.fault("metrics_listen", problem, "give metrics a port of their own");
+            s.fault_shown("metrics_listen", problem, "give metrics a port of their own");
         }
         if !listen.ip().is_loopback() && access.tokens.is_empty() {
             let hint = "add an [[access.token]]: `interven-alerts token NAME --role ROLE` prints the lines";
-            s.warn("listen", "is reachable from elsewhere, but nobody has a token".to_owned(), hint);
+            s.warn_shown("listen", "is reachable from elsewhere, but nobody has a token".to_owned(), hint);
         }
-        (HttpPlan { listen, metrics_listen }, s.link("public_url"), s.link("console_url"))
+        let written = s.has("public_url");
+        (HttpPlan { listen, metrics_listen }, s.link("public_url"), s.link("console_url"), written)
     };
-    let nothing = (HttpPlan { listen: LISTEN, metrics_listen: METRICS_LISTEN }, None, None);
-    let (http, public, console) = document.table("http", read).unwrap_or(nothing);
+    let nothing = (HttpPlan { listen: LISTEN, metrics_listen: METRICS_LISTEN }, None, None, false);
+    let (http, public, console, written) = document.table("http", read).unwrap_or(nothing);
     let public = public.unwrap_or_else(|| {
         let url = own_url(http.listen);
-        let problem = format!("`http.public_url` is missing: links in cards point to {url}");
-        document.warn("http", problem, "set `public_url` in [http] to where analysts reach this worker");
+        // A faulty one is a fault already.
+        if !written {
+            let problem = format!("`http.public_url` is missing: links in cards point to {url}");
+            document.warn("http", problem, "set `public_url` in [http] to where analysts reach this worker");
+        }
         url
     });
     let console = console.unwrap_or_else(|| public.clone());
@@ -191,8 +195,9 @@ fn address(s: &mut Settings<'_>, key: &'static str) -> Option<SocketAddr> {
     let text = s.text(key)?;
     let address = text.parse().ok();
     if address.is_none() {
-        let hint = format!("write it as {key} = \"127.0.0.1:8080\"; 0.0.0.0 or [::] listens on every interface");
-        s.fault(key, "is not an IP address with a port".to_owned(), &hint);
+        let port = if key == "listen" { LISTEN.port() } else { METRICS_LISTEN.port() };
+        let hint = format!("write it as {key} = \"127.0.0.1:{port}\"; 0.0.0.0 or [::] listens on every interface");
+        s.fault_shown(key, "is not an IP address with a port".to_owned(), &hint);
     }
     address
 }

@@ -213,7 +213,7 @@ fn one_run_reports_every_fault_with_its_line() {
 6 broker.prefetch: must be from 1 to 65535
 8 http.listen: is not an IP address with a port
 9 http.metrics_listen: `listen` is 127.0.0.1:8080, too
-10 http.public_url: is not a URL: relative URL without a base
+10 http.public_url: is not a URL: it names no scheme
 11 access.token[0].role: is missing
 12 access.token[0].name: must be 1 to 64 letters, digits, `.`, `_`, `@` and `-`
 13 access.token[0].sha256: is not a SHA-256 in 64 hexadecimal digits

@@ -2,16 +2,22 @@
 //!
 //! One event or NDJSON, up to [`BODY_BYTES_MAX`]. Every line is checked before any is published, so a bad line refuses the whole
 //! request and names itself; 202 means that the broker has confirmed every one.
+//!
+//! All requests together hold at most [`HELD_BYTES_MAX`] of bodies. While a broker that confirms nothing keeps them waiting, who
+//! comes later is asked to come again, and this worker's memory is not what fills up.
+
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
     body::{Body, Bytes, HttpBody as _},
     extract::{Request, State},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse as _, Response},
     routing::post,
 };
 use futures_util::{StreamExt as _, stream};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{info, warn};
 
 use super::{Inside, errors::ApiError, guard::Caller};
@@ -26,15 +32,56 @@ const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Publishes under way at once, per request.
 const UNDER_WAY_MAX: usize = 256;
 
-pub(super) fn routes(inside: Inside) -> Router {
-    Router::new().route("/v1/events", post(take_in)).with_state(inside)
+/// The bodies of all requests under way together, in bytes, and what they are counted in.
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+const UNIT_BYTES: usize = 64 * 1024;
+
+/// How long a request waits for its place among them.
+const PLACE_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+struct Door {
+    inside: Inside,
+    held: Arc<Semaphore>,
 }
 
-async fn take_in(State(inside): State<Inside>, Extension(caller): Extension<Caller>, request: Request) -> Response {
-    match publish(&inside, &caller, request.into_body()).await {
+pub(super) fn routes(inside: Inside) -> Router {
+    let held = Arc::new(Semaphore::new(HELD_BYTES_MAX / UNIT_BYTES));
+    Router::new().route("/v1/events", post(take_in)).with_state(Door { inside, held })
+}
+
+async fn take_in(State(door): State<Door>, Extension(caller): Extension<Caller>, request: Request) -> Response {
+    let body = request.into_body();
+    let Some(_place) = place(&door.held, units(&body)).await else { return busy() };
+    match publish(&door.inside, &caller, body).await {
         Ok(count) => (StatusCode::ACCEPTED, Json(serde_json::json!({"accepted": count}))).into_response(),
         Err(error) => error.into_response(),
     }
+}
+
+/// The room of a body: as much as it says that it has, and the most that it may have if it does not say.
+fn units(body: &Body) -> u32 {
+    let bytes = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(BODY_BYTES_MAX);
+    // What is larger is refused before it is read, and needs no more room than that.
+    let units = bytes.min(BODY_BYTES_MAX).div_ceil(UNIT_BYTES).max(1);
+    u32::try_from(units).unwrap_or(u32::MAX)
+}
+
+/// Waits for that much room.
+async fn place(held: &Semaphore, units: u32) -> Option<SemaphorePermit<'_>> {
+    tokio::time::timeout(PLACE_MAX, held.acquire_many(units)).await.ok()?.ok()
+}
+
+fn busy() -> Response {
+    let error = ApiError {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: "busy",
+        message: String::from("too many events wait for the broker's confirm"),
+        hint: "send the request again in a moment; nothing of it was published. If it goes on, look at the broker",
+    };
+    let mut response = error.into_response();
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    response
 }
 
 async fn publish(inside: &Inside, caller: &Caller, body: Body) -> Result<usize, ApiError> {
@@ -137,6 +184,23 @@ mod tests {
         ] {
             assert_eq!(read(&Bytes::from(body)).unwrap().len(), count);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_hold_so_much_together_and_who_comes_later_is_asked_to_come_again() {
+        // A body that does not say how long it is counts as the longest.
+        let unsaid = units(&Body::from_stream(stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"x"))])));
+        let (large, small) = (units(&Body::from(vec![b'x'; BODY_BYTES_MAX + 1])), units(&Body::from(LINE)));
+        assert_eq!((unsaid, large, small, units(&Body::empty())), (128, 128, 1, 1));
+        let held = Semaphore::new(256);
+        let (first, second) = (place(&held, unsaid).await.unwrap(), place(&held, large).await.unwrap());
+        assert!(place(&held, small).await.is_none());
+        drop(first);
+        let third = place(&held, small).await.unwrap();
+        assert!(place(&held, unsaid).await.is_none(), "a small one has taken some of its room");
+        drop((second, third));
+        assert_eq!(held.available_permits(), 256);
+        assert_eq!(busy().headers()[RETRY_AFTER], "5");
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn classify(error: &reqwest::Error) -> Trouble {
             return Trouble::Tls;
         }
         if let Some(io) = inner.downcast_ref::<io::Error>() {
-            if io.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
+            if is_tls(io) {
                 return Trouble::Tls;
             }
             match io.kind() {
@@ -156,6 +156,13 @@ fn classify(error: &reqwest::Error) -> Trouble {
     }
     // A peer that closes in the middle of its answer is told as an incomplete message, with no cause below it.
     if error.is_request() || error.is_body() { Trouble::Reset } else { Trouble::Other }
+}
+
+/// Whether the encryption is what failed. Such an error lies in an I/O error, or in one in another, whose `source` leads past it.
+fn is_tls(error: &io::Error) -> bool {
+    let inner =
+        |error: &io::Error| error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()).is_some_and(is_tls);
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) || inner(error)
 }
 
 /// Resolves names to the addresses that `[egress]` permits. The check is made on what is connected to, not on a look-up before
@@ -187,5 +194,43 @@ impl Resolve for GuardedResolver {
             }
             Ok(Box::new(permitted.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// What posting over TLS comes to, where the endpoint greets with `greeting` and goes.
+    async fn posted_to_one_who_says(greeting: &'static [u8]) -> Result<Reply, Trouble> {
+        crate::tls::install();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/in", listener.local_addr().unwrap());
+        let endpoint = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // All that the other side says first, so that closing with it unread is no reset.
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(greeting).await.unwrap();
+        };
+        let parcel = Parcel {
+            endpoint: Endpoint::new(url.parse().unwrap()),
+            headers: http::HeaderMap::new(),
+            body: Bytes::from_static(b"{}"),
+        };
+        let post = HttpPost::new(Arc::new(Egress::default()), Clock::System).unwrap();
+        tokio::join!(post.post(parcel, Duration::from_mins(1)), endpoint).0
+    }
+
+    #[tokio::test]
+    async fn what_the_encryption_refuses_is_told_from_a_connection_that_breaks() {
+        // An endpoint that speaks no TLS, or has a certificate that nobody vouches for, will not mend by itself as a reset does: the
+        // operator is told where to look.
+        assert_eq!(posted_to_one_who_says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap_err(), Trouble::Tls);
+        assert_eq!(posted_to_one_who_says(b"").await.unwrap_err(), Trouble::Reset);
     }
 }

@@ -8,6 +8,7 @@
 
 mod batching;
 mod folding;
+mod oldest;
 mod orders;
 mod outcome;
 mod ready;
@@ -27,15 +28,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::{folding::Folding, ready::Ready, recent::Recent, window::window};
+use self::{folding::Folding, oldest::Sending, ready::Ready, recent::Recent, window::window};
 use crate::{
     broker::{Arrivals, Queue},
     channels::{BatchLimits, Channel, Occasion, Parcel},
@@ -47,7 +48,7 @@ use crate::{
 /// Deliveries from memory whose own wait is longer than this wait on the broker.
 const WAIT_IN_MEMORY_MAX: Duration = Duration::from_secs(5);
 
-/// How often a wait that goes on is added to the metrics.
+/// How often a wait that goes on is added to the metrics, and the oldest delivery is looked for.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// How many deliveries may wait in memory for a later try.
@@ -149,7 +150,7 @@ struct Sent {
     detoured: bool,
 }
 
-type Sends = FuturesUnordered<BoxFuture<'static, Sent>>;
+type Sends = FuturesUnordered<Sending>;
 
 impl Lane {
     pub(super) fn new(
@@ -213,6 +214,8 @@ impl Lane {
         let mut sends = Sends::new();
         let (mut fresh, mut arrived) = (Vec::new(), Vec::new());
         let mut retired: Option<oneshot::Sender<()>> = None;
+        let mut looks = tokio::time::interval(COUNT_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
             let now = Instant::now();
             self.wake_up(now).await;
@@ -253,6 +256,7 @@ impl Lane {
                     }
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
+                _ = looks.tick(), if self.has_an_oldest(sends.len()) => self.show_oldest(&sends),
             }
             self.count_wait(waits_for);
         }
@@ -411,15 +415,17 @@ impl Lane {
         }
     }
 
-    fn send(&self, load: Load, parcel: Parcel, probe: bool) -> BoxFuture<'static, Sent> {
+    fn send(&self, load: Load, parcel: Parcel, probe: bool) -> Sending {
         let (post, limit, detoured) = (Arc::clone(&self.tools.post), self.plan.timeout, self.detour.is_some());
         // From here on, and not from the first poll: a loop that is busy with arrivals may come to it later.
         let started = Instant::now();
         let (channel, told) = (Arc::clone(&self.plan.channel), self.told);
-        Box::pin(async move {
+        let oldest = Sending::oldest_of(&load.errands);
+        let sent = async move {
             let result = post.post(parcel, limit).await;
             Sent { load, channel, told, result, took: started.elapsed(), probe, detoured }
-        })
+        };
+        Sending::new(oldest, Box::pin(sent))
     }
 
     fn enter(&mut self, state: LaneState) {
@@ -483,6 +489,7 @@ impl Lane {
         }
         self.rest_in(self.state.clone()).await;
         self.open.store(false, Ordering::Relaxed);
+        self.metrics.oldest_waiting.set(0);
         let given_back = self.ready.len() + self.later.len();
         debug!(channel = %self.plan.id, given_back, "the lane has stopped");
         // The consumer goes before the receipts, so that what is given back comes not again to us.

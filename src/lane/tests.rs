@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 mod folds;
 mod hands;
+mod oldest;
 mod orders;
 mod own;
 mod rests;

@@ -10,11 +10,11 @@ use serde::Serialize;
 /// One thing that is wrong, or (as a warning) looks wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// The line, from 1.
+    /// The line, from 1; 0 where the fault is not in the file but in a variable of the environment.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// The column in characters, from 1; 0 where there is no line.
     pub column: usize,
-    /// The path of the key: `channel.soc-slack.retry.attempts`. Empty for the file as a whole.
+    /// The path of the key: `channel.soc-slack.retry.attempts`, or the name of the variable. Empty for the file as a whole.
     pub path: String,
     /// What is wrong: lower case, no full stop, no secret.
     pub problem: String,
@@ -63,10 +63,19 @@ impl Fault {
         }
     }
 
+    /// The fault of a variable of the environment, which has no place in the file.
+    pub(super) fn of_variable(name: &str, problem: String, hint: &str) -> Self {
+        let (path, hint, excerpt) = (name.to_owned(), hint.to_owned(), String::new());
+        Self { line: 0, column: 0, path, problem, hint, excerpt }
+    }
+
     /// The fault for people: `file:line:column: path: problem`, the excerpt with a caret, the hint.
     pub fn show(&self, file: &str) -> String {
         use std::fmt::Write as _;
         let Self { line, column, path, problem, hint, excerpt } = self;
+        if *line == 0 {
+            return format!("the environment variable {path}: {problem}\n  = hint: {hint}\n");
+        }
         let colon = if path.is_empty() { "" } else { ": " };
         let mut shown = format!("{file}:{line}:{column}: {path}{colon}{problem}\n");
         let gutter = line.to_string().len();
@@ -86,8 +95,8 @@ fn floor_char_boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// The line with every letter and digit hidden behind `*` but for a table's header or the key before `=`. Columns stay, so a
-/// caret still points at the right place.
+/// The line with every letter and digit hidden behind `*` but for a table's header, the key before `=`, and the names of
+/// variables, which faults name anyway. Columns stay, so a caret still points at the right place.
 fn hide_value(line: &str) -> String {
     let bare = |text: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ' | '\t'))
@@ -102,8 +111,15 @@ fn hide_value(line: &str) -> String {
         Some((key, value)) if bare(key) && !value.trim().is_empty() && !value.starts_with('=') => key.len(),
         Some(_) | None => 0,
     };
-    let hidden = line[shown..].chars().map(|c| if c.is_alphanumeric() { '*' } else { c });
-    line[..shown].chars().chain(hidden).collect()
+    let mut hidden = line[..shown].to_owned();
+    let mut rest = &line[shown..];
+    let hide = |text: &str| text.chars().map(|c| if c.is_alphanumeric() { '*' } else { c }).collect::<String>();
+    while let Some((before, after)) = rest.split_once("${") {
+        let end = after.find('}').filter(|end| super::expand::is_name(&after[..*end])).unwrap_or(0);
+        hidden.extend([hide(before).as_str(), "${", &after[..end]]);
+        rest = &after[end..];
+    }
+    hidden + &hide(rest)
 }
 
 /// The text with a space for every character that does something to a terminal.
@@ -130,6 +146,8 @@ mod tests {
             ("c2VjcmV0c2VjcmV0==", "****************=="),
             ("c2VjcmV0c2VjcmV0=", "****************="),
             ("signing_secret = abc", "signing_secret = ***"),
+            ("a = \"Bearer ${TOKEN}x\"", "a = \"****** ${TOKEN}*\""),
+            ("a = \"p${1}q${ r${B\"", "a = \"*${*}*${ *${*\""),
             ("", ""),
         ];
         for (line, expected) in cases {

@@ -89,9 +89,29 @@ impl<'a> Settings<'a> {
         self.notes.fault(&self.place(key), Show::Key, self.path_of(key), problem, hint);
     }
 
+    /// The same for a value that is no secret, nor stands where people put one: it is shown.
+    pub fn fault_shown(&mut self, key: &str, problem: String, hint: &str) {
+        self.notes.fault(&self.place(key), self.shown(key), self.path_of(key), problem, hint);
+    }
+
+    /// Notes a fault of a variable of the environment, which is in no line of the file.
+    pub fn fault_of_variable(&mut self, name: &str, problem: String, hint: &str) {
+        self.notes.fault_of_variable(name, problem, hint);
+    }
+
     /// Notes at `key` (or, if it was not written, at the table) what looks wrong but can be used.
     pub fn warn(&mut self, key: &str, problem: String, hint: &str) {
-        self.notes.warn(&self.place(key), self.path_of(key), problem, hint);
+        self.notes.warn(&self.place(key), Show::Key, self.path_of(key), problem, hint);
+    }
+
+    /// The same for a value that is no secret, nor stands where people put one: it is shown.
+    pub fn warn_shown(&mut self, key: &str, problem: String, hint: &str) {
+        self.notes.warn(&self.place(key), self.shown(key), self.path_of(key), problem, hint);
+    }
+
+    /// What an excerpt shows of `key`. Where it was not written, the place is the table, which may be one line with secrets in it.
+    fn shown(&self, key: &str) -> Show {
+        if self.table.contains_key(key) { Show::Value } else { Show::Key }
     }
 
     /// The line of `key` in the file, from 1 (or, if it was not written, of the table).
@@ -143,9 +163,9 @@ impl<'a> Settings<'a> {
     }
 
     /// A fault: the value at `key` has a type that it must not have.
-    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, example: &str) {
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, show: Show, wanted: &str, example: &str) {
         let problem = format!("must be {wanted}, not {}", type_name(value.get_ref()));
-        self.notes.fault(&value.span(), Show::Key, self.path_of(key), problem, &format!("write {example}"));
+        self.notes.fault(&value.span(), show, self.path_of(key), problem, &format!("write {example}"));
     }
 
     /// The string at `key` or the content of the file at `KEY_file`. An empty one is a fault.
@@ -178,7 +198,7 @@ impl<'a> Settings<'a> {
     /// A string value with its variables replaced. What came from a variable is remembered as a secret.
     fn resolve(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Text> {
         let Some(raw) = value.get_ref().as_str() else {
-            self.wrong_type(key, value, "a string", &format!("{key} = \"...\""));
+            self.wrong_type(key, value, Show::Key, "a string", &format!("{key} = \"...\""));
             return None;
         };
         let span = value.span();

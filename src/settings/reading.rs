@@ -150,8 +150,12 @@ impl<'a> Notes<'a> {
         self.faults.borrow_mut().push(Fault::at(self.text, span, show, path, problem, hint));
     }
 
-    pub(super) fn warn(&self, span: &Range<usize>, path: String, problem: String, hint: &str) {
-        self.warnings.borrow_mut().push(Fault::at(self.text, span, Show::Key, path, problem, hint));
+    pub(super) fn fault_of_variable(&self, name: &str, problem: String, hint: &str) {
+        self.faults.borrow_mut().push(Fault::of_variable(name, problem, hint));
+    }
+
+    pub(super) fn warn(&self, span: &Range<usize>, show: Show, path: String, problem: String, hint: &str) {
+        self.warnings.borrow_mut().push(Fault::at(self.text, span, show, path, problem, hint));
     }
 
     pub(super) fn variable(&self, name: &str) -> Option<String> {

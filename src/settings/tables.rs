@@ -16,7 +16,7 @@ impl Settings<'_> {
     pub fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Settings<'_>) -> T) -> Option<T> {
         let value = self.ask(key, false)?;
         let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type(key, value, "a table", &format!("[{}]", self.path_of(key)));
+            self.wrong_type(key, value, Show::Key, "a table", &format!("[{}]", self.path_of(key)));
             return None;
         };
         let mut inner = Settings::new(self.notes, table, self.header(key, value), self.path_of(key));
@@ -30,13 +30,13 @@ impl Settings<'_> {
         let Some(value) = self.ask(key, false) else { return Vec::new() };
         let path = self.path_of(key);
         let Some(items) = value.get_ref().as_array() else {
-            self.wrong_type(key, value, "a list of tables", &format!("[[{path}]]"));
+            self.wrong_type(key, value, Show::Key, "a list of tables", &format!("[[{path}]]"));
             return Vec::new();
         };
         let mut built = Vec::new();
         for (at, item) in items.iter().enumerate() {
             let Some(table) = item.get_ref().as_table() else {
-                self.wrong_type(key, item, "a table", &format!("[[{path}]]"));
+                self.wrong_type(key, item, Show::Key, "a table", &format!("[[{path}]]"));
                 continue;
             };
             let mut inner = Settings::new(self.notes, table, item.span(), format!("{path}[{at}]"));
@@ -52,7 +52,7 @@ impl Settings<'_> {
         self.hide(key, Hidden::Whole);
         let Some(value) = self.ask(key, false) else { return BTreeMap::new() };
         let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type(key, value, "a table of strings", &format!("{key} = {{ Name = \"value\" }}"));
+            self.wrong_type(key, value, Show::Key, "a table of strings", &format!("{key} = {{ Name = \"value\" }}"));
             return BTreeMap::new();
         };
         let mut map = BTreeMap::new();

@@ -121,7 +121,7 @@ z = \"x\"
 12:7 ftp: must be an http or https URL / write it as https://host/path; characters such as @ / # in a password stand as %40 %2F %23
 13:1 nmber: is not a key that is known here / did you mean `number`?
 14:1 inner.x: is missing / name it
-15:5 inner.z: must be a whole number, not a string / write z = 0";
+15:5 inner.z: must be a whole number, not a string / write z = N without quotes, N from 0 to 1";
     assert_eq!(shown(&reading.faults).join("\n"), expected);
 }
 

@@ -1,16 +1,12 @@
 //! The questions that a room may ask of its table, one per type of value. Each that finds a fault notes it and answers `None`.
 
-use std::{
-    net::IpAddr,
-    ops::{Range, RangeInclusive},
-    time::Duration,
-};
+use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use toml::{Spanned, de::DeValue};
 use url::Url;
 
 use super::{
-    Hidden, Settings,
+    Hidden, Settings, Show, Text,
     units::{parse_duration, parse_size, show_duration, show_size},
 };
 use crate::model::Secret;
@@ -64,7 +60,8 @@ impl Settings<'_> {
     pub fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.ask(key, false)?;
         let Some(number) = value.get_ref().as_integer() else {
-            self.wrong_type(key, value, "a whole number", &format!("{key} = {}", range.start()));
+            let example = format!("{key} = N without quotes, N from {} to {}", range.start(), range.end());
+            self.wrong_type(key, value, harmless(value), "a whole number", &example);
             return None;
         };
         let number = i64::from_str_radix(number.as_str(), number.radix()).ok();
@@ -81,7 +78,8 @@ impl Settings<'_> {
         let value = self.ask(key, false)?;
         let truth = value.get_ref().as_bool();
         if truth.is_none() {
-            self.wrong_type(key, value, "true or false", &format!("{key} = true (without quotes)"));
+            let example = format!("{key} = true or {key} = false, without quotes");
+            self.wrong_type(key, value, harmless(value), "true or false", &example);
         }
         truth
     }
@@ -171,7 +169,8 @@ impl Settings<'_> {
         self.hide(key, Hidden::Url);
         let text = self.string(key)?;
         self.notes.remember(Secret::new(text.value.as_str()));
-        let url = self.parse_url(key, &text.value, &text.span)?;
+        let hint = "write it as https://host/path; characters such as @ / # in a password stand as %40 %2F %23";
+        let url = self.parse_url(key, &text, Show::Key, hint)?;
         let egress = self.notes.egress.borrow().clone();
         if url.scheme() == "http" && !egress.allow_http && !is_loopback(&url) {
             let problem = "plain http would show secrets and decisions to everyone on the way".to_owned();
@@ -196,7 +195,8 @@ impl Settings<'_> {
     /// trailing slash.
     pub fn link(&mut self, key: &'static str) -> Option<String> {
         let text = self.string(key)?;
-        let url = self.parse_url(key, &text.value, &text.span)?;
+        let url =
+            self.parse_url(key, &text, Show::Value, "write it as https://host, with https:// or http:// in front")?;
         if url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
             let problem = "must be a plain address without user, password or query".to_owned();
             self.fault(key, problem, "write it as https://host/path");
@@ -205,15 +205,15 @@ impl Settings<'_> {
         Some(url.as_str().trim_end_matches('/').to_owned())
     }
 
-    fn parse_url(&mut self, key: &'static str, text: &str, span: &Range<usize>) -> Option<Url> {
-        let problem = match Url::parse(text) {
+    fn parse_url(&mut self, key: &'static str, text: &Text, show: Show, hint: &str) -> Option<Url> {
+        let problem = match Url::parse(&text.value) {
+            Err(url::ParseError::RelativeUrlWithoutBase) => "is not a URL: it names no scheme".to_owned(),
             Err(error) => format!("is not a URL: {error}"),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => "must be an http or https URL".to_owned(),
             Ok(url) if url.fragment().is_some() => "has a fragment (`#...`), which is never sent".to_owned(),
             Ok(url) => return Some(url),
         };
-        let hint = "write it as https://host/path; characters such as @ / # in a password stand as %40 %2F %23";
-        self.notes.fault(span, super::Show::Key, self.path_of(key), problem, hint);
+        self.notes.fault(&text.span, show, self.path_of(key), problem, hint);
         None
     }
 
@@ -228,7 +228,8 @@ impl Settings<'_> {
     fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.ask(key, false)?;
         let Some(items) = value.get_ref().as_array() else {
-            self.wrong_type(key, value, "a list of strings", &format!("{key} = [\"...\"]"));
+            // Where a list may be a secret, one string may stand in its place, and does not get here.
+            self.wrong_type(key, value, harmless(value), "a list of strings", &format!("{key} = [\"...\"]"));
             return None;
         };
         let texts: Vec<Option<String>> = items.iter().map(|item| self.list_item(key, item)).collect();
@@ -239,17 +240,16 @@ impl Settings<'_> {
         let text = self.resolve(key, item)?.value;
         if text.is_empty() {
             let problem = "has an empty text in its list".to_owned();
-            self.notes.fault(
-                &item.span(),
-                super::Show::Key,
-                self.path_of(key),
-                problem,
-                "give a value, or leave it out",
-            );
+            self.notes.fault(&item.span(), Show::Key, self.path_of(key), problem, "give a value, or leave it out");
             return None;
         }
         Some(text)
     }
+}
+
+/// What may be shown of a value of a wrong type: what is one word, but not what has an inside.
+fn harmless(value: &Spanned<DeValue<'_>>) -> Show {
+    if value.get_ref().is_table() || value.get_ref().is_array() { Show::Key } else { Show::Value }
 }
 
 /// The words of a fault: `text` is none of `choices`.

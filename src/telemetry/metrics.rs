@@ -59,10 +59,19 @@ pub struct Metrics {
     pub broker_connected: IntGauge,
     /// `broker_reconnects_total`: connections made again.
     pub broker_reconnects: IntCounter,
+    /// `prefetch`: how many unsettled decisions this worker may hold. Compare with `acks_waiting`.
+    pub prefetch: IntGauge,
+    /// `decisions_waiting`: decisions in the broker's queue that are not settled: read by no worker yet, or by this one. Every worker
+    /// of a pool shows the same unread ones: take the maximum, not the sum. Worry when it is not 0 and `decisions_total` stands still:
+    /// no worker takes decisions in.
+    pub decisions_waiting: IntGauge,
     /// `acks_waiting`: messages that were read and are not acknowledged yet: decisions, and what lanes hold of their queues.
     pub acks_waiting: IntGauge,
     /// `approvals_total{answer,via}`: first answers to approvals.
     pub approvals: IntCounterVec,
+    /// `answers_waiting`: answers that the firewall has not been told yet, as far as this worker knows; every worker of a pool knows of
+    /// all, so take the maximum. Worry when it stays above 0: an agent waits for an answer that was given.
+    pub answers_waiting: IntGauge,
     /// `approval_latency_seconds`: from decision to first answer.
     pub approval_latency: Histogram,
     /// `config_reload_success_timestamp_seconds`: when the present configuration was taken over.
@@ -83,6 +92,8 @@ pub struct Metrics {
     lane_wait: GenericCounterVec<AtomicF64>,
     replayed: IntCounterVec,
     last_success: IntGaugeVec,
+    oldest_waiting: IntGaugeVec,
+    canary_period: IntGaugeVec,
     /// No series: how many of the dead letters written are notices that died.
     dead_notices: IntCounterVec,
 }
@@ -109,6 +120,11 @@ pub struct ChannelMetrics {
     /// `last_success_timestamp_seconds{channel}`: when the endpoint last took something from this worker, canaries included; 0 before
     /// the first time. Worry when it is older than two periods of the channel's canary, in every worker of a pool.
     pub last_success: IntGauge,
+    /// `oldest_waiting_timestamp_seconds{channel}`: when the oldest delivery that waits was first routed, of those that this worker
+    /// has in hand, under way, or next from the lane's queue; 0 when it has none, and while an operator has paused the channel, because
+    /// nobody looks into the queue then. Seconds old at most. A lane's queue is handed to one worker of a pool: take the minimum of
+    /// those that are not 0.
+    pub oldest_waiting: IntGauge,
     deaths: [IntCounter; DeathReason::ALL.len()],
     dead_notices: [IntCounter; DeathReason::ALL.len()],
     endings: [IntCounter; Ending::ALL.len()],
@@ -268,11 +284,20 @@ impl Metrics {
             broker_connected: all.gauge("broker_connected", "1 while the broker is connected."),
             broker_reconnects: all
                 .counter("broker_reconnects_total", "Connections to the broker that were made again."),
+            prefetch: all.gauge("prefetch", "Unsettled decisions that this worker may hold."),
+            decisions_waiting: all.gauge(
+                "decisions_waiting",
+                "Decisions that are not settled: unread, or read by this worker. Take the maximum over workers.",
+            ),
             acks_waiting: all.gauge(
                 "acks_waiting",
                 "Messages read and not yet acknowledged: decisions, and deliveries out of lane queues.",
             ),
             approvals: all.counters("approvals_total", "First answers to approvals.", &["answer", "via"]),
+            answers_waiting: all.gauge(
+                "answers_waiting",
+                "Answers to approvals that the firewall has not been told. Take the maximum.",
+            ),
             approval_latency: all.add(Histogram::with_opts(seconds(
                 "approval_latency_seconds",
                 "From decision to first answer.",
@@ -321,6 +346,12 @@ impl Metrics {
                 "When the endpoint last took anything.",
                 CHANNEL,
             ),
+            oldest_waiting: all.gauges(
+                "oldest_waiting_timestamp_seconds",
+                "When the oldest delivery that waits was first routed; 0 when none does.",
+                CHANNEL,
+            ),
+            canary_period: all.gauges("canary_period_seconds", "How often a canary is sent; 0 for never.", CHANNEL),
             dead_notices: Catalogue::counters_apart(deaths),
             registry: all.0,
         };
@@ -368,6 +399,7 @@ impl Metrics {
             delivery_latency: self.delivery_latency.with_label_values(&[id]),
             replayed: self.replayed.with_label_values(&[id]),
             last_success: self.last_success.with_label_values(&[id]),
+            oldest_waiting: self.oldest_waiting.with_label_values(&[id]),
             deaths: DeathReason::ALL.map(|reason| self.dead_letters_written.with_label_values(&[reason.as_str(), id])),
             dead_notices: DeathReason::ALL.map(|reason| self.dead_notices.with_label_values(&[reason.as_str(), id])),
             endings: Ending::ALL.map(|ending| self.deliveries.with_label_values(&[id, ending.as_str()])),
@@ -409,7 +441,15 @@ impl Metrics {
         for state in LANE_STATES {
             drop(self.lane_state.remove_label_values(&[id.as_str(), state]));
         }
-        drop(self.last_success.remove_label_values(&[id.as_str()]));
+        for gauge in [&self.last_success, &self.oldest_waiting, &self.canary_period] {
+            drop(gauge.remove_label_values(&[id.as_str()]));
+        }
+    }
+
+    /// `canary_period_seconds{channel}`: how often a canary tests the channel; 0 for never.
+    pub fn show_canary(&self, id: &ChannelId, period: Option<Duration>) {
+        let seconds = period.map_or(0, |period| i64::try_from(period.as_secs()).unwrap_or(i64::MAX));
+        self.canary_period.with_label_values(&[id.as_str()]).set(seconds);
     }
 
     /// The stake of a delivery whose channel is not configured: it may only die.
@@ -445,7 +485,7 @@ impl Default for Metrics {
 
 #[cfg(test)]
 mod tests {
-    use super::Metrics;
+    use super::{Duration, Metrics};
     use crate::model::DeathReason;
 
     #[test]
@@ -453,10 +493,18 @@ mod tests {
         let metrics = Metrics::new();
         let id = "soc".parse().unwrap();
         metrics.channel(&id).matched.inc();
+        metrics.show_canary(&id, Some(Duration::from_hours(1)));
+        assert!(metrics.encode().contains("canary_period_seconds{channel=\"soc\"} 3600"));
         metrics.remove_gauges(&id);
         metrics.stake_of_removed(&id).died();
         let text = metrics.encode();
-        for gauge in ["lane_state", "deliveries_waiting", "last_success_timestamp_seconds"] {
+        for gauge in [
+            "lane_state",
+            "deliveries_waiting",
+            "last_success_timestamp_seconds",
+            "oldest_waiting_timestamp_seconds",
+            "canary_period_seconds",
+        ] {
             assert!(
                 !text.contains(&format!("{gauge}{{channel=\"soc\"")),
                 "{gauge} of a channel that is gone in\n{text}"
@@ -474,6 +522,7 @@ mod tests {
         let metrics = Metrics::new();
         let channel = metrics.channel(&"soc".parse().unwrap());
         channel.show_state(0);
+        metrics.show_canary(&"soc".parse().unwrap(), None);
         let text = metrics.encode();
         for series in [
             r#"decisions_total{decision="DENY",severity="LOW"} 0"#,
@@ -492,10 +541,15 @@ mod tests {
             r#"dead_letters_total{channel="",reason="malformed"} 0"#,
             r#"replayed_total{channel="soc"} 0"#,
             r#"last_success_timestamp_seconds{channel="soc"} 0"#,
+            r#"oldest_waiting_timestamp_seconds{channel="soc"} 0"#,
+            r#"canary_period_seconds{channel="soc"} 0"#,
+            "prefetch 0",
+            "decisions_waiting 0",
             "broker_connected 0",
             "broker_reconnects_total 0",
             "acks_waiting 0",
             r#"approvals_total{answer="deny",via="console"} 0"#,
+            "answers_waiting 0",
             "approval_latency_seconds_count 0",
             "config_reload_success_timestamp_seconds 0",
             "config_last_reload_successful 1",

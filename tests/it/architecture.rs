@@ -110,6 +110,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tempfile", &["src/export/runs.rs", "src/cli/decisions.rs"]),
     ("clap", &["src/cli", "src/main.rs"]),
     ("clap_complete", &["src/cli"]),
+    ("clap_mangen", &["src/cli"]),
     ("indicatif", &["src/cli"]),
     ("toml", &["src/settings", "src/config"]),
 ];

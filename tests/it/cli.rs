@@ -1,5 +1,9 @@
 //! The commands as an operator runs them: processes, exit codes, pipes; on RabbitMQ and on the embedded broker.
 
+mod doctor;
+mod help;
+mod hygiene;
+
 use std::{fs, time::Duration};
 
 use bytes::Bytes;
@@ -116,16 +120,34 @@ async fn publish_takes_every_sound_line_and_names_the_others() {
     let said = worker.command_with(&through, &event("served-1"), &token).await;
     assert_eq!(said.code, 0, "{said:?}");
     let said = worker.command_with(&through, &event("served-2"), &[("INTERVEN_ALERTS_TOKEN", "wrong")]).await;
-    assert!(said.code == 1 && said.err.contains("not known"), "{said:?}");
+    assert!(said.code == 1 && said.err.contains("not known") && !said.err.contains('{'), "{said:?}");
     let ids = ["piped-1", "served-1"];
     eventually("they are told", PATIENCE, async || {
         ids.iter().all(|id| scene.stand_in("siem").times_received(id) == 1).then_some(())
     })
     .await;
     assert_eq!(scene.stand_in("siem").times_received("served-2"), 0);
+
+    // Of several workers, the first one that answers takes it; and a flag counts for more than a variable.
+    let several = format!("http://127.0.0.1:9,{server}");
+    let said = worker.command_with(&["publish", "-", "--server", &several], &event("served-4"), &token).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let nowhere = [("INTERVEN_ALERTS_TOKEN", PUBLISHER_TOKEN), ("INTERVEN_ALERTS_SERVER", "http://127.0.0.1:9")];
+    let by_file = ["publish", "-", "--config", "interven-alerts.toml"];
+    let said = worker.command_with(&by_file, &event("by-file"), &nowhere).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let ids = ["served-4", "by-file"];
+    eventually("they are told", PATIENCE, async || {
+        ids.iter().all(|id| scene.stand_in("siem").times_received(id) == 1).then_some(())
+    })
+    .await;
+    let said = worker.command_with(&["publish", "-"], &event("nowhere"), &nowhere).await;
+    assert!(said.code == 1 && said.err.contains("127.0.0.1:9 did not answer"), "{said:?}");
     worker.kill();
     let said = worker.command_with(&through, &event("served-3"), &token).await;
-    assert!(said.code == 1 && said.err.contains("could not be reached"), "{said:?}");
+    assert!(said.code == 1 && said.err.contains("did not answer") && said.err.contains("hint: check"), "{said:?}");
+    let said = worker.command_with(&through, &event("served-3"), &[]).await;
+    assert!(said.code == 2 && said.err.contains("there is no token"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,42 +302,16 @@ async fn dead_letters_live_again_through_the_embedded_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_doctor_finds_what_is_ill_and_says_so_when_all_is_well() {
-    let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name("doctor"));
-    let mut scene = Scene::default();
-    scene.add("slack", Platform::Slack, Script::accept(), "").await;
-    scene.add("siem", Platform::Siem, Script::accept(), "").await;
-    let worker = WorkerProcess::new(&format!("{}{}", on(rabbit, &prefix, ""), scene.channels()));
-    let said = worker.command(&["doctor", "--json"], "").await;
-    let healths: Vec<Value> = said.json().as_array().unwrap().iter().map(|one| one["health"].clone()).collect();
-    assert!(said.code == 0 && healths.iter().all(|health| health != "ill"), "{said:?}");
-    assert_eq!(scene.taken(), 0, "the doctor posts nothing");
-
-    for actor in &mut scene.actors {
-        actor.stand_in.stop().await;
-    }
-    let said = worker.command(&["doctor"], "").await;
-    assert!(said.code == 1 && said.out.contains("FAIL") && said.out.contains("hint"), "{said:?}");
-    let nowhere = format!("[broker]\nurl = \"amqp://127.0.0.1:1/%2f\"\n{}", scene.channels());
-    let said = WorkerProcess::new(&nowhere).command(&["doctor", "--json"], "").await;
-    let findings = said.json();
-    let broker = findings.as_array().unwrap().iter().find(|one| one["part"] == "broker").unwrap();
-    assert!(said.code == 1 && broker["health"] == "ill" && broker["hint"].is_string(), "{said:?}");
-    // What is missing is missing, where nothing may be declared.
-    let missing = format!("{}{}", on(rabbit, &unique_name("nothing"), "declare = false"), scene.channels());
-    let said = WorkerProcess::new(&missing).command(&["doctor", "--json"], "").await;
-    let findings = said.json();
-    let broker = findings.as_array().unwrap().iter().find(|one| one["part"] == "broker").unwrap();
-    assert!(said.code == 1 && broker["health"] == "ill", "{said:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_ends_well() {
     let dir = tempfile::tempdir().unwrap();
     let began = tokio::time::Instant::now();
     let said = run_plain(&["demo"], dir.path()).await;
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.contains("nothing was lost"), "{said:?}");
+    assert!(!said.out.contains(['\u{1b}', '\r']), "nobody watches: {said:?}");
+    let headings: Vec<&str> = said.out.lines().filter(|line| line.starts_with("== ")).collect();
+    let different: std::collections::BTreeSet<&str> = headings.iter().copied().collect();
+    assert!(headings.len() == different.len() && headings.len() >= 4, "each heading once: {headings:?}");
     assert!(began.elapsed() < Duration::from_mins(1));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the demo leaves nothing behind");
 }

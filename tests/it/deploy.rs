@@ -3,6 +3,8 @@
 //! The script does the work, so that somebody who changes a dashboard runs the same thing; what a machine has no tool for, it
 //! leaves out and says. The ones that tests/run installs are always there.
 
+mod example;
+
 use std::{path::Path, process::Command};
 
 use crate::support::python;
@@ -20,7 +22,7 @@ fn what_is_deployed_is_read_by_the_tools_that_will_read_it() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    for step in ["names:", "promtool:", "interven-alerts check:"] {
+    for step in ["names:", "grafana:", "promtool:", "interven-alerts check:", "fit:", "hadolint:", "check-jsonschema:"] {
         assert!(said.contains(step), "`{step}` was left out: run tests/run, which installs its tool\n{said}");
     }
 }

@@ -17,6 +17,7 @@ mod deploy;
 mod export;
 mod interactions;
 mod main_job;
+mod monitoring;
 mod operators;
 mod pool;
 mod support;

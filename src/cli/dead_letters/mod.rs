@@ -14,8 +14,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{
-    Exit, Failure, Global, Shell, runtime,
-    server::{self, Servers},
+    Exit, Failure, Global, Shell, moment,
+    place::{self, Place},
+    runtime,
+    server::Servers,
 };
 use crate::{
     dead_letters::{LetterFilter, LetterId},
@@ -26,27 +28,29 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  interven-alerts dead-letters list --by-cause --server http://alerts:8080
-  interven-alerts dead-letters list --channel soc-slack --since 2026-06-01T00:00:00Z --json
-  interven-alerts dead-letters show 0197a2b4-...
-  interven-alerts dead-letters replay --channel soc-slack --dry-run
-  interven-alerts dead-letters purge --reason expired --until 2026-06-01T00:00:00Z
-  interven-alerts dead-letters export > letters.ndjson
-  interven-alerts dead-letters verify --data-dir /var/lib/interven-alerts
+  What died of what, over all workers:
+    interven-alerts dead-letters list --by-cause --server http://127.0.0.1:8080
+  Mend the endpoint, look what would go, and send it again:
+    interven-alerts dead-letters replay --channel soc-slack --dry-run
+    interven-alerts dead-letters replay --channel soc-slack
+  In the store of a stopped worker:
+    interven-alerts dead-letters list --data-dir /var/lib/interven-alerts
 
-Each worker keeps its own dead letters. With `--server` (or INTERVEN_ALERTS_SERVER) every worker that is named is asked, a name with
-several addresses means all of them, and their answers are put together; the exit code is 1 where one of them failed or was silent,
-and what the others did stands. Without it, the store of a stopped worker is opened: `--data-dir DIR`, or `data_dir` of the
-configuration. `import` and `verify` work on the store of a stopped worker alone.")]
+Reasons:
+  malformed         the message could not be read as a decision; its bytes are kept as they came
+  poison            handling the decision failed; please report it
+  refused           the endpoint refused this very payload, the plain-text form included
+  exhausted         every permitted attempt was answered with a failure of the endpoint's own
+  expired           older than the channel's `max_age`
+  approval_expired  nobody could have answered any more
+  channel_removed   the channel is no longer configured
+  broker_gave_up    the broker itself gave the message up")]
 pub struct Args {
-    /// The data directory of the stopped worker; left out: `data_dir` of the configuration
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
-    server: server::Args,
+    place: place::Args,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,13 +58,15 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List dead letters, newest first
+    ///
+    /// 100 unless --limit says otherwise, 1,000 at most; `export` has no end.
     #[command(after_long_help = "\
 Examples:
-  interven-alerts dead-letters list                                      the newest 100
-  interven-alerts dead-letters list --by-cause                           what they died of, most letters first
-  interven-alerts dead-letters list --channel soc-slack --limit 1000 --json | jq -r '.letters[].decision_id'
-
-A list shows 1,000 letters at most; `export` has no end.")]
+  The newest 100, and what they died of:
+    interven-alerts dead-letters list
+    interven-alerts dead-letters list --by-cause
+  What one channel did not get since yesterday, for another program:
+    interven-alerts dead-letters list --channel soc-slack --since 24h --limit 1000 --json")]
     List {
         #[command(flatten)]
         filter: Filter,
@@ -68,7 +74,11 @@ A list shows 1,000 letters at most; `export` has no end.")]
         #[arg(long)]
         by_cause: bool,
     },
-    /// Show one dead letter whole
+    /// Show one dead letter whole: the decision, what the endpoint said last, and why there was no other try
+    #[command(after_long_help = "\
+Examples:
+  One of those that `list` shows:
+    interven-alerts dead-letters show 0197a2b4-0000-7000-8000-000000000001")]
     Show {
         /// The id
         id: LetterId,
@@ -76,47 +86,68 @@ A list shows 1,000 letters at most; `export` has no end.")]
     /// Send dead letters again: each leaves the store only when the broker has confirmed it in its lane
     #[command(after_long_help = "\
 Examples:
-  interven-alerts dead-letters replay --channel soc-slack --dry-run      how many would go, and what would be skipped
-  interven-alerts dead-letters replay --channel soc-slack                send them again
-  interven-alerts dead-letters replay 0197a2b4-... 0197a2b5-...          just these
-  interven-alerts dead-letters replay --reason refused --limit 10        the ten that died last
+  How many would go, and what would be left:
+    interven-alerts dead-letters replay --channel soc-slack --dry-run
+  Send them again; or the ten that died last; or just one:
+    interven-alerts dead-letters replay --channel soc-slack
+    interven-alerts dead-letters replay --reason refused --limit 10
+    interven-alerts dead-letters replay 0197a2b4-0000-7000-8000-000000000001
 
-Replayed letters go to the queue of their lane, oldest first, and leave it at the channel's own pace, with a fresh count of tries.
-Approvals that have expired and letters of channels that are not configured are skipped, stay in the store, and are told. A replay
-that is interrupted stops after the batch under way: what was confirmed by then is sent and out of the store, the rest is untouched.")]
+What happens:
+  Letters go to the queue of their lane, oldest first, and leave it at the channel's own pace, with
+  a fresh count of tries. Approvals that have expired and letters of channels that are not
+  configured stay in the store, and are told. A replay that is interrupted stops after the batch
+  under way: what was confirmed by then is sent and out of the store, the rest is untouched.")]
     Replay {
         #[command(flatten)]
         choice: Choice,
     },
     /// Delete dead letters for good
+    ///
+    /// It needs ids, filters or --all, and over the API the role admin.
     #[command(after_long_help = "\
 Examples:
-  interven-alerts dead-letters purge --reason expired --dry-run
-  interven-alerts dead-letters purge --channel old-slack
-  interven-alerts dead-letters purge --all
-
-It needs ids, filters or --all. Over the API it needs the role `admin`. `export` them first if anybody may ask for them later.")]
+  Keep a copy, look how many it would be, and delete them:
+    interven-alerts dead-letters export --reason expired > expired.ndjson
+    interven-alerts dead-letters purge --reason expired --dry-run
+    interven-alerts dead-letters purge --reason expired
+  Everything:
+    interven-alerts dead-letters purge --all")]
     Purge {
         #[command(flatten)]
         choice: Choice,
     },
     /// Write dead letters to standard output, one a line
+    ///
+    /// Newest first over all workers, page by page: an export of any size takes the memory of a page. `import` reads it again.
     #[command(after_long_help = "\
 Examples:
-  interven-alerts dead-letters export > letters.ndjson
-  interven-alerts dead-letters export --reason malformed | jq -r .body
-
-Newest first over all workers, page by page: an export of any size takes the memory of a page. `import` reads it again.")]
+  Everything, and the bodies that could not be read:
+    interven-alerts dead-letters export > letters.ndjson
+    interven-alerts dead-letters export --reason malformed | jq -r .body")]
     Export {
         #[command(flatten)]
         filter: Filter,
     },
     /// Add the dead letters of an export that the store has not
+    ///
+    /// Into the store of a stopped worker: one that was lost, or that another worker's letters shall go to.
+    #[command(after_long_help = "\
+Examples:
+  Put an export back:
+    interven-alerts dead-letters import letters.ndjson --data-dir /var/lib/interven-alerts")]
     Import {
         /// The export
         file: PathBuf,
     },
     /// Read every byte of the store, mend what can be mended, and report
+    ///
+    /// For the store of a stopped worker, after its disk has failed or a warning named damage. What is beyond mending is kept beside
+    /// the store, and the exit code is 1.
+    #[command(after_long_help = "\
+Examples:
+  With the worker stopped:
+    interven-alerts dead-letters verify --data-dir /var/lib/interven-alerts")]
     Verify,
 }
 
@@ -124,22 +155,22 @@ Newest first over all workers, page by page: an export of any size takes the mem
 #[derive(Clone, Debug, Default, clap::Args)]
 struct Filter {
     /// Of this channel
-    #[arg(long)]
+    #[arg(long, value_name = "ID")]
     channel: Option<ChannelId>,
-    /// Dead for this reason
+    /// Dead for this reason: malformed, poison, refused, exhausted, expired, approval_expired, channel_removed, broker_gave_up
     #[arg(long)]
     reason: Option<DeathReason>,
     /// Of the decision with this id
     #[arg(long, value_name = "ID")]
     decision: Option<String>,
-    /// Of this severity
+    /// Of this severity: LOW, MEDIUM, HIGH or CRITICAL
     #[arg(long)]
     severity: Option<Severity>,
-    /// Dead at this time or later (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Dead at this time or later: RFC 3339, a day as 2026-06-01 (UTC), or how long ago as 24h
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     since: Option<Timestamp>,
-    /// Dead before this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Dead before this time, written in the same ways
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     until: Option<Timestamp>,
     /// At most so many, the newest
     #[arg(long, value_name = "N")]
@@ -211,11 +242,11 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     if let Command::Purge { choice } = &args.command {
         choice.to_delete()?;
     }
-    if !is_for_servers(args, shell)? {
+    if !is_for_servers(args, global)? {
         return offline::run(args, global, shell);
     }
     runtime(false)?.block_on(async {
-        let servers = Servers::find(&args.server, shell).await?;
+        let servers = Servers::find(&args.place.server, shell).await?;
         match &args.command {
             Command::List { filter, by_cause: true } => pool::causes(filter, args.json, &servers, shell).await,
             Command::List { filter, by_cause: false } => pool::list(filter, args.json, &servers, shell).await,
@@ -228,21 +259,16 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     })
 }
 
-/// Whether running workers are asked. A flag counts for more than the variable, which may be set for other commands.
-fn is_for_servers(args: &Args, shell: &Shell<'_>) -> Result<bool, Failure> {
-    let by_flag = args.server.by_flag(shell);
-    if args.data_dir.is_some() && by_flag {
-        return Err(Failure::new("both `--server` and `--data-dir` are given")
-            .hint("ask running workers with `--server`, or open the store of a stopped one with `--data-dir`")
-            .exit(Exit::Usage));
-    }
+/// Whether running workers are asked.
+fn is_for_servers(args: &Args, global: &Global) -> Result<bool, Failure> {
+    let place = Place::of(&args.place.server, args.place.data_dir.as_deref(), global)?;
     if matches!(args.command, Command::Import { .. } | Command::Verify) {
-        if by_flag {
+        if global.by_flag.server {
             return Err(Failure::new("`import` and `verify` work on the store of a stopped worker alone")
                 .hint("stop the worker and give `--data-dir` in the place of `--server`")
                 .exit(Exit::Usage));
         }
         return Ok(false);
     }
-    Ok(args.data_dir.is_none() && args.server.given().next().is_some())
+    Ok(place == Place::Workers)
 }

@@ -23,7 +23,7 @@ pub(super) fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result
     if let Command::Replay { choice } = &args.command {
         return runtime.block_on(replay(args, choice, global, shell));
     }
-    let data_dir = match &args.data_dir {
+    let data_dir = match &args.place.data_dir {
         Some(dir) => shell.directory.join(dir),
         None => config_file::load(global, shell)?.data_dir,
     };
@@ -189,7 +189,7 @@ async fn verify(json: bool, store: &Store, shell: &mut Shell<'_>) -> Result<(), 
 async fn replay(args: &Args, choice: &Choice, global: &Global, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let letters = choice.to_send();
     let plan = config_file::load(global, shell)?;
-    let data_dir = args.data_dir.as_ref().map_or_else(|| plan.data_dir.clone(), |dir| shell.directory.join(dir));
+    let data_dir = args.place.data_dir.as_ref().map_or_else(|| plan.data_dir.clone(), |dir| shell.directory.join(dir));
     let store = open(&data_dir, shell)?;
     let done = replay_from(&store, &plan, &letters, choice.dry_run, shell.clock).await;
     store.close().await;

@@ -18,14 +18,20 @@ use crate::{
 /// Flags.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Nothing is installed and nothing leaves this machine: the broker is the embedded one, in a directory that is removed at the end,
-and the endpoints are stand-ins on 127.0.0.1 that answer as the real platforms do. Log lines are quiet unless --log-level is set.
-The exit code is 1 when the numbers do not add up.")]
+Examples:
+  It takes about half a minute:
+    interven-alerts demo
+  As plain lines, to be read later:
+    NO_COLOR=1 interven-alerts demo > demo.txt
+
+Exit codes:
+  0  every delivery is accounted for
+  1  the numbers do not add up, which would be a bug")]
 pub struct Args {}
 
 /// Runs the command.
 pub fn run(shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let style = Style::choose(shell.out_is_terminal, (shell.env)("NO_COLOR").is_some_and(|value| !value.is_empty()));
+    let style = Style::choose(shell.out_is_terminal, shell.plain());
     let scratch = Scratch::new()?;
     let adds_up = runtime(true)?
         .block_on(async {

@@ -136,6 +136,10 @@ impl<B: Backstage, W: Write> Story<'_, B, W> {
     /// Waits until nothing waits any more: what was held back is told late, but told.
     async fn settle(&mut self) -> Result<(), Trouble> {
         self.screen.heading("The stream has ended; what had to wait is delivered now")?;
+        self.wait().await
+    }
+
+    async fn wait(&mut self) -> Result<(), Trouble> {
         let patience = Instant::now() + self.pace.patience;
         loop {
             self.draw()?;
@@ -186,7 +190,7 @@ impl<B: Backstage, W: Write> Story<'_, B, W> {
             .await;
         self.draw()?;
         self.screen.note(if come { "Telegram has them now" } else { "Telegram still does not have them" })?;
-        self.settle().await
+        self.wait().await
     }
 
     async fn summary(&mut self) -> Result<Summary, Trouble> {

@@ -4,6 +4,7 @@ pub(crate) mod browser;
 pub(crate) mod firewall;
 pub(crate) mod pool;
 pub(crate) mod process;
+pub(crate) mod prometheus;
 pub(crate) mod python;
 pub(crate) mod rabbit;
 pub(crate) mod relay;

@@ -91,7 +91,14 @@ impl Rabbit {
 
     /// A broker for one test, with more lines for `rabbitmq.conf` and an `advanced.config`.
     pub(crate) fn start(conf: &str, advanced: &str) -> Self {
-        Self::start_in(None, conf, advanced)
+        Self::start_in(None, conf, advanced, "[].")
+    }
+
+    /// The same with RabbitMQ's plugin for Prometheus, and where that listens.
+    pub(crate) fn start_with_metrics() -> (Self, u16) {
+        let port = free_ports();
+        let conf = format!("prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {port}\n");
+        (Self::start_in(None, &conf, "[].", "[rabbitmq_prometheus]."), port)
     }
 
     /// A cluster of this many nodes. The first one boots alone, the others join it while they boot.
@@ -104,8 +111,9 @@ impl Rabbit {
         );
         let company = &first.company;
         let others: Vec<Self> = std::thread::scope(|scope| {
-            let booting: Vec<_> =
-                (1..nodes).map(|_| scope.spawn(|| Self::start_in(Some(Arc::clone(company)), &conf, "[]."))).collect();
+            let booting: Vec<_> = (1..nodes)
+                .map(|_| scope.spawn(|| Self::start_in(Some(Arc::clone(company)), &conf, "[].", "[].")))
+                .collect();
             booting.into_iter().map(|node| node.join().unwrap()).collect()
         });
         std::iter::once(first).chain(others).collect()
@@ -131,7 +139,7 @@ impl Rabbit {
         found
     }
 
-    fn start_in(company: Option<Arc<Company>>, conf: &str, advanced: &str) -> Self {
+    fn start_in(company: Option<Arc<Company>>, conf: &str, advanced: &str, plugins: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(
             Path::new(BIN).join("rabbitmq-server").exists(),
@@ -150,7 +158,7 @@ impl Rabbit {
         text.push_str(conf);
         fs::write(dir.join("etc/rabbitmq.conf"), text).unwrap();
         fs::write(dir.join("etc/advanced.config"), advanced).unwrap();
-        fs::write(dir.join("etc/enabled_plugins"), "[].").unwrap();
+        fs::write(dir.join("etc/enabled_plugins"), plugins).unwrap();
         let company = company.unwrap_or_else(|| Company::start(&dir, port + 2));
         let rabbit = Self { port, dir, beam: Mutex::new(None), company };
         rabbit.boot();
@@ -367,7 +375,7 @@ pub(super) fn root() -> &'static Path {
 
 /// Three free ports in a row: AMQP, distribution, epmd. They are below those that the system gives to whoever asks for any, or
 /// somebody's connection would sit on one of them while its broker is being restarted.
-fn free_ports() -> u16 {
+pub(super) fn free_ports() -> u16 {
     // Ports that were given out, so that two brokers that start at once do not get the same.
     static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
     let mut given = GIVEN.lock().unwrap();

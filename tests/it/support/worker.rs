@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::{
     eventually,
-    rabbit::{mortal, root, spawn},
+    rabbit::{free_ports, mortal, root, spawn},
     unique_name,
 };
 
@@ -35,6 +35,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct WorkerProcess {
     dir: PathBuf,
     data: PathBuf,
+    metrics_port: u16,
     flags: Vec<String>,
     env: Vec<(&'static str, String)>,
     running: Option<Running>,
@@ -76,7 +77,8 @@ impl WorkerProcess {
         fs::create_dir_all(&dir).unwrap();
         let data = data_dir.map_or_else(|| dir.join("data"), Path::to_owned);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        let worker = Self { dir, data, flags: Vec::new(), env: Vec::new(), running: None, starts: 0, client };
+        let (flags, env) = (Vec::new(), Vec::new());
+        let worker = Self { dir, data, metrics_port: 0, flags, env, running: None, starts: 0, client };
         worker.reconfigure(config);
         worker
     }
@@ -84,13 +86,32 @@ impl WorkerProcess {
     /// Puts another configuration in the place of its file, as an operator does it: written beside it, then renamed.
     pub(crate) fn reconfigure(&self, config: &str) {
         let text = format!(
-            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
+            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:{}\"\n\
              public_url = \"https://alerts.example.com\"\nconsole_url = \"https://console.example.com\"\n{config}",
-            self.data.display()
+            self.data.display(),
+            self.metrics_port
         );
         let beside = self.dir.join("interven-alerts.toml.new");
         fs::write(&beside, text).unwrap();
         fs::rename(beside, self.config()).unwrap();
+    }
+
+    /// A worker whose metrics are at the same port after every start, for somebody who looks again and again.
+    pub(crate) fn with_metrics_port(config: &str, data_dir: Option<&Path>) -> Self {
+        let mut worker = Self::with_data_dir(config, data_dir);
+        worker.metrics_port = free_ports();
+        worker.reconfigure(config);
+        worker
+    }
+
+    /// Where [`Self::with_metrics_port`] shows its metrics.
+    pub(crate) fn metrics_port(&self) -> u16 {
+        self.metrics_port
+    }
+
+    /// Where its data is.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Asks it to read its configuration again.
@@ -256,9 +277,8 @@ impl WorkerProcess {
 
     /// The same with variables of the environment.
     pub(crate) async fn command_with(&self, arguments: &[&str], input: &str, env: &[(&str, &str)]) -> Said {
-        let mut arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        arguments.extend([String::from("--config"), self.config().display().to_string()]);
-        run(arguments, input, env, &self.dir).await
+        // The configuration is found in its directory. A flag would count for more than a variable that names workers.
+        run(arguments.iter().map(ToString::to_string).collect(), input, env, &self.dir).await
     }
 
     /// Every dead letter in the store of the stopped worker.

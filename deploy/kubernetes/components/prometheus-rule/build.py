@@ -31,7 +31,7 @@ def groups(path):
 
 def main():
     path = HERE / "prometheus-rule.yaml"
-    text = HEAD + "\n".join(groups(RULES / f"{name}.yml") for name in ("recording", "canaries", "alerts"))
+    text = HEAD + "\n".join(groups(RULES / f"{name}.yml") for name in ("recording", "alerts"))
     if "--check" not in sys.argv[1:]:
         path.write_text(text)
     elif not path.exists() or path.read_text() != text:
