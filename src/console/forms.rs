@@ -163,7 +163,7 @@ pub struct FormPage {
     /// Its word in what is sent.
     pub name: &'static str,
     /// How to come by what it asks for.
-    pub steps: &'static [&'static str],
+    pub steps: Vec<Text>,
     /// What it is for.
     pub aim: Aim,
     /// Where it is sent: a path of ours.
@@ -178,6 +178,8 @@ pub struct FormPage {
     pub first: Vec<FormField>,
     /// What most people do not.
     pub more: Vec<FormField>,
+    /// How many of those are otherwise than by default.
+    pub more_set: usize,
     /// What is wrong with no field alone.
     pub faults: Vec<Fault>,
     /// What somebody did meanwhile.

@@ -22,7 +22,8 @@ fn what_is_deployed_is_read_by_the_tools_that_will_read_it() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    for step in ["names:", "grafana:", "promtool:", "interven-alerts check:", "fit:", "hadolint:", "check-jsonschema:"] {
+    for step in ["names:", "grafana:", "promtool:", "interven-alerts check:", "fit:", "hadolint:", "check-jsonschema:"]
+    {
         assert!(said.contains(step), "`{step}` was left out: run tests/run, which installs its tool\n{said}");
     }
 }

@@ -133,6 +133,11 @@ async fn a_channel_is_added_tried_told_held_mended_paused_edited_and_deleted_in_
     publish(&worker, "d-2").await;
     browser.until("The endpoint refuses until somebody mends it or the channel.").await;
     browser.until("no_service").await;
+    eventually("one waits", PATIENCE, async || {
+        let labels = ["channel=\"soc-slack\"", "where=\"lane_queue\""];
+        (worker.metrics().await.sum("deliveries_waiting", &labels) == 1).then_some(())
+    })
+    .await;
     browser.picture("held").await;
     browser.go(&at("/")).await;
     browser.until("soc-slack is held: nobody is told there since").await;

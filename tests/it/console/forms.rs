@@ -140,7 +140,11 @@ async fn everything_that_is_wrong(maya: &Person) -> String {
     {
         assert!(wrong.body.contains(kept), "{kept} in {}", wrong.body);
     }
-    assert!(wrong.body.contains("<a href=\"#webhook_url\">Webhook URL</a>"), "the summary leads to it: {}", wrong.body);
+    assert!(
+        wrong.body.contains("<a href=\"#webhook_url\">Webhook URL: Nothing says where to post</a>"),
+        "the summary leads to it: {}",
+        wrong.body
+    );
     wrong.body
 }
 
@@ -186,6 +190,8 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
     let mut seen = String::new();
 
     let kinds = maya.get("/channels/new").await;
+    let slacks = maya.get("/channels/new/slack").await.body;
+    assert!(slacks.contains("set its Request URL to https://alerts.example.com/v1/slack/interactions."), "{slacks}");
     for kind in ["slack", "discord", "teams", "telegram", "siem"] {
         assert!(kinds.body.contains(&format!("href=\"/channels/new/{kind}\"")), "{kind} in {}", kinds.body);
         let form = maya.get(&format!("/channels/new/{kind}")).await;
