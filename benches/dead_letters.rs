@@ -27,6 +27,7 @@ fn letter(n: u64) -> DeadLetter {
         first_at: now,
         died_at: now,
         attempts: 10,
+        history: Vec::new(),
         last_reply: None,
         body: Bytes::from(vec![b'x'; 600]),
     }

@@ -21,6 +21,7 @@
 //! - [`channel_log`]: what operators decided about channels, for the whole pool; [`managed`]: the channels that they made.
 //! - [`sealing`]: the pool's key, and what is sealed with it.
 //! - [`export`]: what was decided, out of the decisions log, for those who pull.
+//! - [`workers`]: the other workers of the pool, asked over their API, and their answers put together.
 //! - [`console`]: the pages that people see of it in a browser.
 //! - [`http`], [`telemetry`], [`cli`]: how people and machines look in.
 //! - [`app`]: builds the rooms and starts and stops them in order.
@@ -61,3 +62,4 @@ pub mod settle;
 pub mod stand_ins;
 pub mod telemetry;
 pub mod tls;
+pub mod workers;

@@ -144,7 +144,7 @@ impl Steward {
         self.enrol(&reloaded.added, false).await?;
 
         reloaded.needs_restart = self.fixed.differences(&plan);
-        self.admit(&plan.access, &plan.links);
+        self.admit(&plan.access, &plan.links, &plan.peers);
         self.tools.post = post;
         let Plan { egress, links, channels, .. } = plan;
         (self.egress, self.links, self.file, self.book) = (egress, Arc::new(links), channels, book);

@@ -155,7 +155,7 @@ impl Steward {
         key: Option<Key>,
     ) -> Self {
         let (fixed, metrics) = (Fixed::of(&plan), intake.metrics.clone());
-        let Plan { access, egress, links, channels, .. } = plan;
+        let Plan { access, egress, links, peers, channels, .. } = plan;
         let steward = Self {
             fixed,
             prefetch,
@@ -180,7 +180,7 @@ impl Steward {
         }
         steward.metrics.prefetch.set(prefetch.get().into());
         steward.metrics.config_reloaded.set(steward.now());
-        steward.admit(&access, &steward.links);
+        steward.admit(&access, &steward.links, &peers);
         steward.show();
         steward
     }
@@ -345,8 +345,9 @@ impl Steward {
     }
 
     /// From now on these may call the API, and nobody else.
-    pub(super) fn admit(&self, access: &AccessPlan, links: &Links) {
-        let terms = Terms::new(&links.public, access.session, access.trusted_proxies.clone());
+    pub(super) fn admit(&self, access: &AccessPlan, links: &Links, peers: &[url::Url]) {
+        let terms =
+            Terms::new(&links.public, access.session, access.trusted_proxies.clone()).with_peers(peers.to_vec());
         self.boards.terms.send_replace(Arc::new(terms));
         let tokens = access.tokens.iter().map(|token| (token.name.clone(), token.role, token.sha256));
         self.boards.tokens.send_replace(tokens.collect());

@@ -7,11 +7,7 @@ use http::Method;
 use serde_json::json;
 
 use super::{
-    Failure, Global, Shell, channels_running, channels_test, config_file,
-    place::Place,
-    runtime,
-    server::{self, Servers},
-    table,
+    Failure, Global, Shell, channels_running, channels_test, config_file, place::Place, runtime, server, table,
 };
 use crate::{
     config::{Plan, View, view},
@@ -146,11 +142,12 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
 
 /// Pauses or resumes each channel by telling one worker.
 async fn tell(args: &DecideArgs, what: &str, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let servers = Servers::find(&args.server, shell).await?;
+    let servers = server::find(&args.server, shell).await?;
     let body = args.why.as_ref().map_or_else(|| json!({}), |why| json!({ "why": why }));
     let mut answers = Vec::new();
     for channel in &args.channels {
-        let answer = servers.ask_any(Method::POST, &format!("/api/channels/{channel}/{what}"), &body).await?;
+        let answer = servers.ask_any(Method::POST, &format!("/api/channels/{channel}/{what}"), &body).await;
+        let answer = answer.map_err(|(server, trouble)| server::failure(&server, trouble))?;
         if args.json {
             answers.push(answer);
         } else {

@@ -1,37 +1,27 @@
-//! `channels list` and `channels test` over running workers.
-//!
-//! Every worker tells its own view, and only the owner of a lane knows how it is; so of each channel the view that tells most is
-//! shown, with how many workers see what.
-
-use std::collections::BTreeMap;
+//! `channels list` and `channels test` over running workers, their views put together by [`crate::workers::channels`].
 
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{
-    Failure, Shell, channels_test,
-    server::{self, Servers},
-    table,
+use super::{Failure, Shell, channels_test, server, table};
+use crate::{
+    model::verdict::Outcome,
+    settings::printable,
+    workers::{
+        Unheard,
+        channels::{View, rank, together},
+        understand,
+    },
 };
-use crate::{model::verdict::Outcome, settings::printable};
-
-/// A channel as a worker tells it.
-type View = Map<String, Value>;
-
-/// The states of a lane, what tells most first. What an operator decided holds for all workers; the others are the owner's alone.
-const TELLING: [&str; 5] = ["stopped", "held", "paused", "probing", "flowing"];
-
-/// What differs from worker to worker.
-const OWN_VIEW: [&str; 5] = ["state", "why", "until", "paused_by", "waiting"];
 
 /// Shows what every worker has and does. What some answered is printed even if others are silent.
 pub(super) async fn list(args: &server::Args, json: bool, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let servers = Servers::find(args, shell).await?;
-    let (mut heard, mut failures) = (Vec::new(), Vec::new());
+    let servers = server::find(args, shell).await?;
+    let (mut heard, mut unheard) = (Vec::new(), Vec::new());
     for (server, answer) in servers.ask_all(Method::GET, "/api/channels", None).await {
-        match answer.and_then(server::understand::<Vec<View>>) {
+        match answer.and_then(|answer| understand::<Vec<View>>(answer.value)) {
             Ok(channels) => heard.push((server.name.clone(), channels)),
-            Err(trouble) => failures.push(trouble.failure(&server.name)),
+            Err(trouble) => unheard.push(Unheard::new(&server.name, trouble)),
         }
     }
     let channels = together(heard);
@@ -40,46 +30,7 @@ pub(super) async fn list(args: &server::Args, json: bool, shell: &mut Shell<'_>)
     } else if !channels.is_empty() {
         write!(shell.out, "{}", overview(&channels, servers.several()))?;
     }
-    server::end(failures, shell)
-}
-
-/// The channels of all workers, each once, in the order in which they were heard of.
-fn together(heard: Vec<(String, Vec<View>)>) -> Vec<Value> {
-    let mut order: Vec<String> = Vec::new();
-    let mut views: BTreeMap<String, Vec<(String, View)>> = BTreeMap::new();
-    for (server, channels) in heard {
-        for channel in channels {
-            let id = channel.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if !views.contains_key(&id) {
-                order.push(id.clone());
-            }
-            views.entry(id).or_default().push((server.clone(), channel));
-        }
-    }
-    order.iter().filter_map(|id| views.remove(id)).map(one).collect()
-}
-
-/// One channel, as its workers see it.
-fn one(views: Vec<(String, View)>) -> Value {
-    let rank = |view: &View| {
-        let state = view.get("state").and_then(Value::as_str).unwrap_or_default();
-        TELLING.iter().position(|known| *known == state).unwrap_or(TELLING.len())
-    };
-    let waits = |view: &View, place: &str| view.get("waiting").and_then(|all| all[place].as_i64()).unwrap_or(0);
-    // What a worker holds in memory is its own; the queue on the broker is the same one, seen by all.
-    let memory: i64 = views.iter().map(|(_, view)| waits(view, "memory")).sum();
-    let queue = views.iter().map(|(_, view)| waits(view, "lane_queue")).max().unwrap_or(0);
-    let own = |(server, view): &(String, View)| {
-        let mut own: View =
-            OWN_VIEW.iter().filter_map(|key| Some(((*key).to_owned(), view.get(*key)?.clone()))).collect();
-        own.insert(String::from("server"), json!(server));
-        Value::Object(own)
-    };
-    let servers: Vec<Value> = views.iter().map(own).collect();
-    let Some((_, mut shown)) = views.into_iter().min_by_key(|(_, view)| rank(view)) else { return Value::Null };
-    shown.insert(String::from("waiting"), json!({"memory": memory, "lane_queue": queue}));
-    shown.insert(String::from("servers"), Value::Array(servers));
-    Value::Object(shown)
+    server::end(server::failures(unheard), shell)
 }
 
 /// What lanes do, as a table for people.
@@ -129,16 +80,17 @@ fn seen(servers: &Value) -> String {
             known.push(state);
         }
     }
-    known.sort_by_key(|state| TELLING.iter().position(|known| known == state));
+    known.sort_by_key(|state| rank(state));
     let count = |state: &&str| format!("{} {}", states.iter().filter(|one| *one == state).count(), printable(state));
     known.iter().map(count).collect::<Vec<_>>().join(", ")
 }
 
 /// Lets a running worker post the sample: the first one that has the channel.
 pub(super) async fn test(args: &channels_test::Args, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let servers = Servers::find(&args.server, shell).await?;
+    let servers = server::find(&args.server, shell).await?;
     let id: String = url::form_urlencoded::byte_serialize(args.channel.as_bytes()).collect();
-    let answer = servers.ask_any(Method::POST, &format!("/api/channels/{id}/test"), &json!({})).await?;
+    let answer = servers.ask_any(Method::POST, &format!("/api/channels/{id}/test"), &json!({})).await;
+    let answer = answer.map_err(|(server, trouble)| server::failure(&server, trouble))?;
     print_answer(&args.channel, args.json, &answer, shell)
 }
 
@@ -171,12 +123,6 @@ fn print_answer(channel: &str, json: bool, answer: &Value, shell: &mut Shell<'_>
 mod tests {
     use super::*;
 
-    fn view(state: &str, memory: i64, queue: i64) -> View {
-        let view = json!({"id": "soc", "kind": "slack", "state": state, "why": state, "until": null, "paused_by": null,
-            "waiting": {"memory": memory, "lane_queue": queue}});
-        serde_json::from_value(view).unwrap()
-    }
-
     #[test]
     fn the_answer_to_a_test_is_told_and_one_that_was_not_delivered_is_a_failure() {
         let tell = |answer: Value| {
@@ -202,22 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn of_each_channel_the_view_that_tells_most_is_shown_with_what_waits_in_the_whole_pool() {
-        let mut other = view("flowing", 0, 0);
-        other.insert(String::from("id"), json!("other"));
-        let heard = vec![
-            (String::from("a"), vec![view("flowing", 2, 7)]),
-            (String::from("b"), vec![view("held", 3, 9), other]),
-            (String::from("c"), vec![view("flowing", 0, 8)]),
-        ];
-        let channels = together(heard);
-        assert_eq!(channels.len(), 2);
-        let soc = &channels[0];
-        assert_eq!((&soc["state"], &soc["why"]), (&json!("held"), &json!("held")));
-        assert_eq!(soc["waiting"], json!({"memory": 5, "lane_queue": 9}), "every worker sees the same queue");
-        assert_eq!(soc["servers"][1]["server"], "b");
-        let table = overview(&channels, true);
-        assert!(table.contains("1 held, 2 flowing") && table.contains("1 flowing"), "{table}");
-        assert!(!overview(&channels, false).contains("WORKERS"));
+    fn a_table_of_several_workers_says_how_many_see_what() {
+        let channel = json!({"id": "soc", "kind": "slack", "state": "held", "why": "no_service",
+            "waiting": {"memory": 5, "lane_queue": 9},
+            "servers": [{"state": "flowing"}, {"state": "held"}, {"state": "flowing"}, {"state": "unreadable"}]});
+        let table = overview(&[channel], true);
+        assert!(table.contains("1 unreadable, 1 held, 2 flowing"), "{table}");
+        assert!(!overview(&[json!({"id": "soc"})], false).contains("WORKERS"));
     }
 }

@@ -15,8 +15,7 @@ use super::{
     Exit, Failure, Global, Shell, config_file,
     moment::Moment,
     place::{self, Place},
-    runtime,
-    server::{Download, Servers},
+    runtime, server,
 };
 use crate::{
     app,
@@ -27,6 +26,7 @@ use crate::{
     config::BrokerPlan,
     export::{Asked, Export, ExportError, Exporter, Format, Limits, Query, Spill, Terms},
     model::{DecisionKind, Severity, Timestamp},
+    workers::Download,
 };
 
 /// The path of the export on a worker.
@@ -140,18 +140,18 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
 
 /// Asks one worker after the other until one sends something.
 async fn from_workers(args: &ExportArgs, asked: &Asked, mut sink: Sink, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let servers = Servers::find(&args.place.server, shell).await?;
+    let servers = server::find(&args.place.server, shell).await?;
     let path = path(args.format, asked);
     let mut last = None;
-    for server in servers.iter() {
-        let failure = match server.download(&path).await {
+    for worker in servers.iter() {
+        let failure = match worker.download(&path).await {
             Ok(download) => match pass_on(download, &mut sink, shell).await {
                 Ok(()) => return sink.finish(shell),
                 Err(failure) if sink.written > 0 || failure.exit == Exit::Done => return Err(failure),
                 Err(failure) => failure,
             },
-            Err(trouble) if trouble.is_final() => return Err(trouble.failure(&server.name)),
-            Err(trouble) => trouble.failure(&server.name),
+            Err(trouble) if trouble.is_final() => return Err(server::failure(&worker.name, trouble)),
+            Err(trouble) => server::failure(&worker.name, trouble),
         };
         if let Some(earlier) = last.replace(failure) {
             shell.say("warning", &earlier.problem);

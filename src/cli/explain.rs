@@ -5,16 +5,11 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::Value;
 
-use super::{
-    Failure, Global, Shell, config_file, event,
-    place::Place,
-    runtime,
-    server::{self, Servers},
-    table,
-};
+use super::{Failure, Global, Shell, config_file, event, place::Place, runtime, server, table};
 use crate::{
     model::{Decision, filter::Explained},
     settings::printable,
+    workers::{Unheard, understand},
 };
 
 /// Flags.
@@ -58,19 +53,19 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
 
 /// Asks running workers about the channels that they have.
 async fn ask(args: &Args, decision: &Decision, shell: &mut Shell<'_>) -> Result<(), Failure> {
-    let servers = Servers::find(&args.server, shell).await?;
+    let servers = server::find(&args.server, shell).await?;
     let body: Value = serde_json::from_slice(decision.raw()).map_err(|error| Failure::of(&error))?;
-    let (mut heard, mut failures) = (Vec::new(), Vec::new());
+    let (mut heard, mut unheard) = (Vec::new(), Vec::new());
     for (server, answer) in servers.ask_all(Method::POST, "/api/explain", Some(&body)).await {
-        match answer.and_then(server::understand::<Vec<Value>>) {
+        match answer.and_then(|answer| understand::<Vec<Value>>(answer.value)) {
             Ok(answers) => heard.push((server.name.clone(), answers)),
-            Err(trouble) => failures.push(trouble.failure(&server.name)),
+            Err(trouble) => unheard.push(Unheard::new(&server.name, trouble)),
         }
     }
     if !heard.is_empty() {
         print(&together(heard), args, decision, shell)?;
     }
-    server::end(failures, shell)
+    server::end(server::failures(unheard), shell)
 }
 
 /// The answers of all workers as one list. What not all of them say has the names of those that do.

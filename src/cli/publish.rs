@@ -19,13 +19,7 @@ use serde::Serialize;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Exit, Failure, Global, Shell, config_file, is_loopback,
-    place::Place,
-    runtime,
-    server::{self, Trouble},
-    url_argument,
-};
+use super::{Exit, Failure, Global, Shell, config_file, is_loopback, place::Place, runtime, server, url_argument};
 use crate::{
     app,
     broker::{Broker, Destination, Message},
@@ -33,6 +27,7 @@ use crate::{
     lane::{HttpPost, Post, pace::Pace},
     model::{Clock, Decision, Egress, Secret, decision::DECISION_BYTES_MAX},
     settings::printable,
+    workers::{Trouble, refused},
 };
 
 /// Publishes under way at once.
@@ -226,7 +221,7 @@ impl ServerDoor {
         let parcel = Parcel { endpoint: endpoint.clone(), headers: self.headers.clone(), body };
         match self.post.post(parcel, REQUEST_LIMIT).await {
             Ok(reply) if reply.status.as_u16() == 202 => Ok(()),
-            Ok(reply) => Err(server::refused(reply.status, &reply.body)),
+            Ok(reply) => Err(refused(reply.status, &reply.body)),
             Err(trouble) => Err(Trouble::Silent(trouble.as_str().to_owned())),
         }
     }
@@ -255,8 +250,8 @@ impl Door for ServerDoor {
                     return Ok(());
                 }
                 // No other worker would say anything else.
-                Err(trouble) if trouble.is_final() => return Err(trouble.failure(name)),
-                Err(trouble) => failures.push(trouble.failure(name)),
+                Err(trouble) if trouble.is_final() => return Err(server::failure(name, trouble)),
+                Err(trouble) => failures.push(server::failure(name, trouble)),
             }
         }
         // What the first one said, and that the others did not do either.

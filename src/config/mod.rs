@@ -156,7 +156,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
     let broker = sections::broker(document);
     let key = sections::key(document);
     let access = sections::access(document);
-    let (http, links) = sections::http(document, &access);
+    let (http, peers, links) = sections::http(document, &access, key.is_some());
     let approvals = sections::approvals(document);
     let shutdown_grace = sections::shutdown_grace(document);
     let channels = read_channels(document, kinds);
@@ -164,6 +164,7 @@ fn read_document(document: &mut Settings<'_>, kinds: &[&'static Kind]) -> Option
         data_dir,
         broker: broker?,
         http,
+        peers,
         key,
         access,
         approvals,

@@ -28,6 +28,8 @@ pub struct Plan {
     pub broker: BrokerPlan,
     /// Where the HTTP side listens.
     pub http: HttpPlan,
+    /// The APIs of the other workers of the pool; this one may be among them.
+    pub peers: Vec<url::Url>,
     /// The pool's key, where `INTERVEN_ALERTS_KEY` gives one.
     pub key: Option<Key>,
     /// Who may call it.

@@ -26,6 +26,9 @@ const GRACE: Duration = Duration::from_secs(25);
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
+/// The most URLs of other workers: behind each there may be many.
+const PEERS_MAX: usize = 64;
+
 /// The variable of the environment that holds the pool's key.
 const KEY_VARIABLE: &str = "INTERVEN_ALERTS_KEY";
 
@@ -151,8 +154,12 @@ pub(super) fn key(document: &mut Settings<'_>) -> Option<Key> {
     key.ok()
 }
 
-/// Where the HTTP side listens, and where links point.
-pub(super) fn http(document: &mut Settings<'_>, access: &AccessPlan) -> (HttpPlan, Links) {
+/// Where the HTTP side listens, which other workers there are, and where links point.
+pub(super) fn http(
+    document: &mut Settings<'_>,
+    access: &AccessPlan,
+    has_key: bool,
+) -> (HttpPlan, Vec<url::Url>, Links) {
     let read = |s: &mut Settings<'_>| {
         let listen = address(s, "listen").unwrap_or(LISTEN);
         let metrics_listen = address(s, "metrics_listen").unwrap_or(METRICS_LISTEN);
@@ -165,10 +172,11 @@ pub(super) fn http(document: &mut Settings<'_>, access: &AccessPlan) -> (HttpPla
             s.warn_shown("listen", "is reachable from elsewhere, but nobody has a token".to_owned(), hint);
         }
         let written = s.has("public_url");
-        (HttpPlan { listen, metrics_listen }, s.link("public_url"), s.link("console_url"), written)
+        let peers = peers(s, has_key);
+        (HttpPlan { listen, metrics_listen }, peers, s.link("public_url"), s.link("console_url"), written)
     };
-    let nothing = (HttpPlan { listen: LISTEN, metrics_listen: METRICS_LISTEN }, None, None, false);
-    let (http, public, console, written) = document.table("http", read).unwrap_or(nothing);
+    let nothing = (HttpPlan { listen: LISTEN, metrics_listen: METRICS_LISTEN }, Vec::new(), None, None, false);
+    let (http, peers, public, console, written) = document.table("http", read).unwrap_or(nothing);
     let public = public.unwrap_or_else(|| {
         let url = own_url(http.listen);
         // A faulty one is a fault already.
@@ -179,7 +187,45 @@ pub(super) fn http(document: &mut Settings<'_>, access: &AccessPlan) -> (HttpPla
         url
     });
     let console = console.unwrap_or_else(|| public.clone());
-    (http, Links { public, console })
+    (http, peers, Links { public, console })
+}
+
+/// The APIs of the other workers. What a caller proves who it is with is handed on to them, so nothing is guessed here.
+fn peers(s: &mut Settings<'_>, has_key: bool) -> Vec<url::Url> {
+    const HINT: &str =
+        "write it as http://HOST:PORT, where HOST is one worker, or a name that has the addresses of all of them";
+    let mut peers: Vec<url::Url> = Vec::new();
+    for (at, text) in s.texts("peers").unwrap_or_default().into_iter().enumerate() {
+        let which = at + 1;
+        let problem = match url::Url::parse(&text) {
+            Err(error) => format!("URL {which} is not a URL: {error}"),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                format!("URL {which} must begin with http:// or https://")
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                s.remember(Secret::new(url.password().unwrap_or_default()));
+                format!("URL {which} holds credentials, and workers are asked with those of whoever looks")
+            }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+                format!("URL {which} has more than a host, a port and a path")
+            }
+            Ok(url) if peers.contains(&url) => format!("URL {which} is there twice"),
+            Ok(url) => {
+                peers.push(url);
+                continue;
+            }
+        };
+        s.fault("peers", problem, HINT);
+    }
+    if peers.len() > PEERS_MAX {
+        s.fault("peers", format!("names more than {PEERS_MAX} workers"), "give one name that has the addresses of all");
+    }
+    if !peers.is_empty() && !has_key {
+        let problem =
+            format!("there is no {KEY_VARIABLE}, so no other worker knows the sessions of this one's console");
+        s.warn("peers", problem, "set it, the same for the whole pool: `openssl rand -base64 32` makes one");
+    }
+    peers
 }
 
 /// How this machine reaches `listen`.

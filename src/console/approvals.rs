@@ -124,7 +124,7 @@ impl Asked {
 }
 
 /// The class of the look of a severity.
-const fn severity_look(severity: Severity) -> &'static str {
+pub(super) const fn severity_look(severity: Severity) -> &'static str {
     match severity {
         Severity::Low => "calm",
         Severity::Medium => "note",

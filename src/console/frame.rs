@@ -15,11 +15,13 @@ pub enum Section {
     Approvals,
     /// Where decisions go.
     Channels,
+    /// What could not be delivered.
+    DeadLetters,
 }
 
 impl Section {
     /// Every part, in order.
-    pub const ALL: [Self; 3] = [Self::Overview, Self::Approvals, Self::Channels];
+    pub const ALL: [Self; 4] = [Self::Overview, Self::Approvals, Self::Channels, Self::DeadLetters];
 
     /// What people call it.
     pub const fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Section {
             Self::Overview => "Overview",
             Self::Approvals => "Approvals",
             Self::Channels => "Channels",
+            Self::DeadLetters => "Dead letters",
         }
     }
 
@@ -36,6 +39,7 @@ impl Section {
             Self::Overview => "/",
             Self::Approvals => "/approvals",
             Self::Channels => "/channels",
+            Self::DeadLetters => "/dead-letters",
         }
     }
 }

@@ -14,6 +14,7 @@
 mod approvals;
 mod assets;
 mod channels;
+mod dead_letters;
 mod decisions;
 mod forms;
 mod frame;
@@ -31,13 +32,17 @@ use crate::channels::Links;
 pub use approvals::{Answer, Approval, ApprovalPage, Approvals, ApprovalsPage, Asked, Filter, Standing};
 pub use assets::{Asset, asset};
 pub use channels::{Channel, ChannelPage, ChannelsPage, Lane};
+pub use dead_letters::{
+    Attempt, Cause, ConfirmPage, DeadLetter, DeadLetterPage, DeadLettersPage, Deed, Doing, LastReply, LetterForm,
+    Missing, Reason,
+};
 pub use decisions::DecisionPage;
 pub use forms::{Aim, Choice, Control, DeletePage, Fault, FormField, FormPage, KindsPage, Tried};
 pub use frame::{Flash, Frame, Section, Tone, Viewer};
 pub use moment::{When, spelled};
 pub use notices::{ContinuePage, NoticePage, SignInPage};
 pub use overview::{Counts, OverviewPage};
-pub use text::Text;
+pub use text::{Block, Text, grouped};
 
 /// The HTML of a page.
 pub fn html(page: &impl Template) -> String {

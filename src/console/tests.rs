@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     formats::{clean::is_invisible, hostile},
-    model::{DecisionKind, Role, Severity, Timestamp},
+    model::{DeathReason, DecisionKind, Role, Severity, Timestamp},
 };
 
 /// A time long after what the tests tell of.
@@ -135,6 +135,99 @@ fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
     }
 }
 
+fn letter(text: &str, reason: DeathReason) -> DeadLetter {
+    let short = || Text::short(text);
+    DeadLetter {
+        id: short(),
+        // A UUID by its type.
+        href: String::from("/dead-letters/0197a2b4-0000-7000-8000-000000000001"),
+        died: When::new(now(), now()),
+        reason: Reason(reason),
+        channel: Some(short()),
+        severity: Some(Severity::High),
+        kind: Some(DecisionKind::Deny),
+        decision: Some(short()),
+        detail: Some(Text::long(text)),
+        worker: short(),
+    }
+}
+
+fn dead_letters(text: &str, frame: &dyn Fn() -> Frame) -> [String; 4] {
+    let (short, at) = (|| Text::short(text), || When::new(now(), now()));
+    let href = || {
+        Some(format!(
+            "/dead-letters?cause={}",
+            url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
+        ))
+    };
+    let missing = || vec![Missing { worker: short(), why: Text::long(text) }];
+    let cause = |reason| Cause {
+        reason: Reason(reason),
+        channel: Some(short()),
+        detail: short(),
+        count: grouped(1_234),
+        oldest: at(),
+        newest: at(),
+        href: href().unwrap(),
+        replay: href(),
+    };
+    let doing = |progress, ended| Doing { worker: short(), what: Deed::Replay, by: short(), progress, ended };
+    let list = DeadLettersPage {
+        frame: frame(),
+        form: LetterForm {
+            channels: vec![short()],
+            channel: Some(short()),
+            reason: Some(DeathReason::Refused),
+            cause: Some(text.to_owned()),
+            decision: short(),
+            severity: Some(Severity::Low),
+            since: short(),
+            until: short(),
+            is_narrowed: true,
+        },
+        count: 1_234,
+        causes: Reason::ALL.map(cause).to_vec(),
+        more_causes: 2,
+        letters: Reason::ALL.map(|reason| letter(text, reason)).to_vec(),
+        damaged: 1,
+        older: href(),
+        newest: href(),
+        replay: href(),
+        purge: href(),
+        missing: missing(),
+        doings: vec![doing(Some((3, Some(7))), None), doing(Some((0, None)), None), doing(None, Some((short(), at())))],
+        several: true,
+    };
+    let attempt = Attempt { at: at(), outcome: short(), status: Some(503), text: Text::long(text) };
+    let page = DeadLetterPage {
+        frame: frame(),
+        letter: letter(text, DeathReason::Exhausted),
+        first: at(),
+        attempts: 3,
+        history: vec![Attempt { status: None, ..attempt.clone() }, attempt],
+        reply: Some(LastReply { at: at(), status: Some(400), text: Text::long(text) }),
+        has_channel: false,
+        decision: Some(asked(text)),
+        raw: Block::new(text),
+        raw_bytes: 7,
+        replay: href(),
+        purge: href(),
+    };
+    let confirm = |deed| ConfirmPage {
+        frame: frame(),
+        deed,
+        count: 1_234,
+        chosen: vec![("Cause", short())],
+        channels: vec![(Some(short()), grouped(1_000), false), (None, grouped(234), false)],
+        workers: vec![(short(), grouped(1_000)), (short(), grouped(234))],
+        exceptions: vec![String::from("3 of them stay.")],
+        missing: missing(),
+        fields: vec![("cause", text.to_owned())],
+        back: href().unwrap(),
+    };
+    [html(&list), html(&page), html(&confirm(Deed::Replay)), html(&confirm(Deed::Purge))]
+}
+
 /// Every page, with this text in every place that a text of others has.
 fn pages(text: &str) -> Vec<String> {
     let frame = || Frame {
@@ -188,6 +281,7 @@ fn pages(text: &str) -> Vec<String> {
     }));
     let (kind, approval) = (DecisionKind::Deny, Some(approval_path(text)));
     pages.push(html(&DecisionPage { frame: frame(), kind, decision: asked(text), approval }));
+    pages.extend(dead_letters(text, &frame));
     pages.push(html(&SignInPage { frame: frame(), next: text.to_owned(), refusal: Some(Text::long(text)) }));
     pages.push(html(&ContinuePage { frame: frame(), to: text.to_owned() }));
     let way = (text.to_owned(), "Back");

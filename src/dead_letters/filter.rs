@@ -10,6 +10,8 @@ pub struct LetterFilter {
     pub channel: Option<ChannelId>,
     /// Dead for this reason.
     pub reason: Option<DeathReason>,
+    /// Dead of this cause: the detail without its numbers and ids, as a grouping tells it.
+    pub cause: Option<String>,
     /// Of the decision with this id.
     pub decision: Option<String>,
     /// Exactly this grave.
@@ -34,6 +36,7 @@ impl LetterFilter {
     pub(super) fn matches(&self, head: &Head) -> bool {
         self.channel.as_ref().is_none_or(|channel| head.channel.as_ref() == Some(channel))
             && self.reason.is_none_or(|reason| head.reason == reason)
+            && self.cause.as_deref().is_none_or(|cause| *head.cause == *cause)
             && self.decision.as_deref().is_none_or(|decision| head.decision_id.as_deref() == Some(decision))
             && self.severity.is_none_or(|severity| head.severity == Some(severity))
             && self.since.is_none_or(|since| head.died_at_ms >= since.unix_millis())
@@ -42,7 +45,8 @@ impl LetterFilter {
 
     /// Whether only reason and channel matter, so that the counts in memory know the answer.
     pub(super) fn is_counted(&self) -> bool {
-        self.decision.is_none()
+        self.cause.is_none()
+            && self.decision.is_none()
             && self.severity.is_none()
             && self.since.is_none()
             && self.until.is_none()

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::model::{ChannelId, DeathReason, DecisionKind, Delivery, DeliveryId, Severity, Timestamp};
+use crate::model::{Attempt, ChannelId, DeathReason, DecisionKind, Delivery, DeliveryId, Severity, Timestamp};
 
 /// The id of a dead letter: a UUIDv7, so ids sort by the time of death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// What the endpoint said last.
     pub last_reply: Option<LastReply>,
+    /// The last tries that failed, the oldest first; none where it was never tried, or by a version that did not keep them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Attempt>,
     /// The decision's message, as it came.
     #[serde(with = "body_text")]
     pub body: Bytes,
@@ -94,6 +97,7 @@ impl DeadLetter {
             died_at: now,
             attempts: delivery.attempts,
             last_reply: last_reply.map(|reply| LastReply { text: cut(&reply.text), ..reply }),
+            history: delivery.history.clone(),
             body: delivery.decision.raw().clone(),
         }
     }
@@ -113,6 +117,7 @@ impl DeadLetter {
             died_at: now,
             attempts: 0,
             last_reply: None,
+            history: Vec::new(),
             body,
         }
     }

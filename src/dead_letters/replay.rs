@@ -29,7 +29,12 @@ const FAILURES_NAMED_MAX: usize = 100;
 #[derive(Clone, Debug)]
 pub enum Plan {
     /// Publish this, then remove the letter.
-    Publish(Message),
+    Publish {
+        /// What is published.
+        message: Message,
+        /// Whether it is a decision. What is none is decoded again all the same: a later version may read it.
+        readable: bool,
+    },
     /// Leave the letter where it is.
     Skip(Skip),
 }
@@ -57,15 +62,17 @@ pub fn plan(letter: &DeadLetter, known: impl FnOnce(&ChannelId) -> bool, now: Ti
         return Plan::Skip(Skip::Expired);
     }
     match (&letter.channel, decision) {
-        (None, _) => {
-            Plan::Publish(Message { to: Destination::DecisionsExchange, id, body: Bytes::clone(&letter.body) })
+        (None, decision) => {
+            let message = Message { to: Destination::DecisionsExchange, id, body: Bytes::clone(&letter.body) };
+            Plan::Publish { message, readable: decision.is_ok() }
         }
         (Some(channel), _) if !known(channel) => Plan::Skip(Skip::NoChannel),
         (Some(_), Err(_)) => Plan::Skip(Skip::Unreadable),
         (Some(channel), Ok(decision)) => {
             let delivery = Delivery::new(Arc::new(decision), channel.clone(), now);
             let queue = if delivery.is_urgent() { Queue::Urgent } else { Queue::Lane };
-            Plan::Publish(Message { to: Destination::Queue(queue(channel.clone())), id, body: delivery.to_bytes() })
+            let message = Message { to: Destination::Queue(queue(channel.clone())), id, body: delivery.to_bytes() };
+            Plan::Publish { message, readable: true }
         }
     }
 }
@@ -84,6 +91,8 @@ pub struct ReplayReport {
     pub failed: u64,
     /// Letters that were gone when their turn came: somebody else replayed or purged them.
     pub gone: u64,
+    /// Those among the replayed that are no decisions for this version: they are decoded again, and die again as malformed.
+    pub unreadable: u64,
     /// The letters that were skipped or failed, and why, for people; the first 100.
     pub notes: Vec<(LetterId, String)>,
     /// Replayed letters by channel, for `replayed_total{channel}`; without one, they went to the decisions exchange.
@@ -95,6 +104,17 @@ impl ReplayReport {
     /// Letters that were looked at so far.
     pub fn seen(&self) -> u64 {
         self.replayed + self.skipped_expired + self.skipped_no_channel + self.failed + self.gone
+    }
+
+    /// Adds what another worker did.
+    pub fn add(&mut self, other: &Self) {
+        self.replayed += other.replayed;
+        self.skipped_expired += other.skipped_expired;
+        self.skipped_no_channel += other.skipped_no_channel;
+        self.failed += other.failed;
+        self.gone += other.gone;
+        self.unreadable += other.unreadable;
+        self.notes.extend_from_slice(&other.notes);
     }
 
     fn note(&mut self, id: LetterId, why: impl FnOnce() -> String) {
@@ -121,6 +141,14 @@ impl ReplayReport {
             Skip::Unreadable => self.fail(id, || "its body is not a decision".to_owned()),
         }
     }
+}
+
+/// A letter whose message is under way.
+struct Sent {
+    id: LetterId,
+    burial: Burial,
+    channel: Option<ChannelId>,
+    readable: bool,
 }
 
 /// How letters are replayed.
@@ -165,9 +193,10 @@ impl Replay<'_> {
             for (id, kept) in ids.iter().zip(self.store.fetch(ids.to_vec()).await?) {
                 match kept {
                     Ok(kept) => match plan(&kept.letter, |channel| (self.known)(channel), self.clock.now()) {
-                        Plan::Publish(message) => {
+                        Plan::Publish { message, readable } => {
                             bytes += message.body.len();
-                            batch.push((*id, kept.burial, kept.letter.channel, message));
+                            let letter = Sent { id: *id, burial: kept.burial, channel: kept.letter.channel, readable };
+                            batch.push((letter, message));
                         }
                         Plan::Skip(skip) => report.skip(*id, skip),
                     },
@@ -187,22 +216,19 @@ impl Replay<'_> {
         Ok(report)
     }
 
-    async fn publish(
-        &self,
-        letters: Vec<(LetterId, Burial, Option<ChannelId>, Message)>,
-        report: &mut ReplayReport,
-    ) -> Result<(), DeadLetterError> {
+    async fn publish(&self, letters: Vec<(Sent, Message)>, report: &mut ReplayReport) -> Result<(), DeadLetterError> {
         // Asked for together, so that the broker's publisher can confirm them together.
         let confirms =
-            letters.iter().filter(|_| !self.dry_run).map(|(_, _, _, message)| self.broker.publish(message.clone()));
+            letters.iter().filter(|_| !self.dry_run).map(|(_, message)| self.broker.publish(message.clone()));
         let mut confirms = join_all(confirms).await.into_iter();
         let mut confirmed = Vec::new();
-        for (id, burial, channel, _) in letters {
+        for (Sent { id, burial, channel, readable }, _) in letters {
             if let Some(Err(error)) = confirms.next() {
                 report.fail(id, || error.to_string());
                 continue;
             }
             report.replayed += 1;
+            report.unreadable += u64::from(!readable);
             *report.by_channel.entry(channel).or_default() += 1;
             confirmed.push((id, burial));
         }

@@ -193,7 +193,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn a_replayed_delivery_starts_afresh_in_its_lane() {
     let letter = dead("d");
-    let Plan::Publish(message) = plan(&letter, |_| true, now()) else { panic!("skipped") };
+    let Plan::Publish { message, readable: true } = plan(&letter, |_| true, now()) else { panic!("skipped") };
     assert_eq!(message.to, lane());
     let sent = Delivery::from_bytes(&message.body).unwrap();
     // `first_at` is now: with the old one, `max_age` would kill it at once.
@@ -206,7 +206,7 @@ fn what_cannot_be_replayed_is_skipped_with_its_reason() {
     let approval = |at| DeadLetter::of_delivery(&delivery("d", Some(at)), DeathReason::Expired, "", None, now());
     let skip_of = |letter: &DeadLetter, known: bool| match plan(letter, |_| known, now()) {
         Plan::Skip(skip) => Some(skip),
-        Plan::Publish(_) => None,
+        Plan::Publish { .. } => None,
     };
     assert_eq!(skip_of(&approval("2026-06-01T11:59:59Z"), true), Some(Skip::Expired));
     assert_eq!(skip_of(&approval("2026-06-01T12:00:01Z"), true), None);
@@ -215,7 +215,7 @@ fn what_cannot_be_replayed_is_skipped_with_its_reason() {
     assert_eq!(skip_of(&unreadable, true), Some(Skip::Unreadable));
     // What never was a delivery goes where it came from.
     let malformed = DeadLetter::of_message(Bytes::from_static(b"{"), DeathReason::Malformed, "no", now());
-    let Plan::Publish(message) = plan(&malformed, |_| false, now()) else { panic!("skipped") };
+    let Plan::Publish { message, readable: false } = plan(&malformed, |_| false, now()) else { panic!("skipped") };
     assert_eq!((message.to, &message.body[..]), (Destination::DecisionsExchange, &b"{"[..]));
 }
 

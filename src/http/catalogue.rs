@@ -99,6 +99,12 @@ pub(super) static ROUTES: &[Route] = &[
     page(Method::POST, "/channels/{id}/test", ACT, "test a channel"),
     page(Method::POST, "/channels/{id}/pause", ACT, "pause a channel"),
     page(Method::POST, "/channels/{id}/resume", ACT, "resume a channel"),
+    page(Method::GET, "/dead-letters", LOOK, "look at dead letters"),
+    page(Method::GET, "/dead-letters/{id}", LOOK, "look at dead letters"),
+    page(Method::GET, "/dead-letters/replay", ACT, "replay dead letters"),
+    page(Method::POST, "/dead-letters/replay", ACT, "replay dead letters"),
+    page(Method::GET, "/dead-letters/purge", CHANGE, "purge dead letters"),
+    page(Method::POST, "/dead-letters/purge", CHANGE, "purge dead letters"),
     page(Method::GET, "/decisions/{id}", LOOK, "look at decisions"),
     page(Method::GET, "/assets/{name}", Who::Everybody, "load the console's look"),
 ];

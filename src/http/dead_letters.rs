@@ -6,10 +6,10 @@
 //! Looking is paged, and few may look at once, so that the memory of many callers is that of a few pages. Sending again and
 //! deleting may take long and are errands (`errand.rs`); what is meant is read by `words.rs`.
 
-mod errand;
+pub(super) mod errand;
 #[cfg(test)]
-mod tests;
-mod words;
+pub(super) mod tests;
+pub(super) mod words;
 
 use std::sync::Arc;
 
@@ -21,40 +21,39 @@ use axum::{
     routing::{get, post},
 };
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::{
-    errand::{Deed, Errand},
+    errand::{Begun, Deed, Errand},
     words::{Asked, Order},
 };
 use super::{Inside, errors::ApiError, guard::Caller};
-use crate::dead_letters::{DeadLetter, DeadLetterError, Page, report::Cause};
+use crate::{
+    dead_letters::{DeadLetter, DeadLetterError, LetterFilter, LetterId, Page},
+    workers::letters::{Doing, Grouped},
+};
 
 /// Pages that are read and written at once.
 const LOOKS_MAX: usize = 4;
 
-/// What the handlers need.
+/// What is done with this worker's own letters, for the API and for the console.
 #[derive(Clone)]
-struct Desk {
+pub(super) struct Desk {
     inside: Inside,
     /// Where errands run: a stop of the worker waits for the batch under way.
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
     /// One errand at a time: two replays of the same letters would send them twice.
     errands: Arc<Semaphore>,
+    /// And one that only counts, which changes nothing and need not wait for the others.
+    counts: Arc<Semaphore>,
     looks: Arc<Semaphore>,
-    worker: Uuid,
+    doing: Arc<watch::Sender<Option<Doing>>>,
+    pub(super) worker: Uuid,
 }
 
-pub(super) fn routes(inside: Inside, tasks: &TaskTracker) -> Router {
-    let desk = Desk {
-        inside,
-        tasks: tasks.clone(),
-        errands: Arc::new(Semaphore::new(1)),
-        looks: Arc::new(Semaphore::new(LOOKS_MAX)),
-        worker: Uuid::new_v4(),
-    };
+pub(super) fn routes(desk: Desk) -> Router {
     Router::new()
         .route("/api/dead-letters", get(list))
         .route("/api/dead-letters/{id}", get(show))
@@ -71,46 +70,24 @@ enum Found {
         #[serde(flatten)]
         page: Page,
     },
-    Causes {
-        worker: Uuid,
-        causes: Vec<Cause>,
-    },
+    Causes(Grouped),
 }
 
 async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
-    match look(&desk, query.as_deref().unwrap_or_default()).await {
-        Ok(found) => Json(found).into_response(),
-        Err(error) => error.into_response(),
-    }
-}
-
-async fn look(desk: &Desk, query: &str) -> Result<Found, ApiError> {
-    let Asked { filter, before, bodies, by_cause } = Asked::read(query)?;
-    let (worker, store) = (desk.worker, &desk.inside.store);
-    // It is never closed; were it, nobody would be kept out.
-    let _place = desk.looks.acquire().await.ok();
-    if by_cause {
-        let causes = store.group_by_cause(&filter).await.map_err(|error| trouble(&error))?;
-        return Ok(Found::Causes { worker, causes });
-    }
-    let mut page = store.list(&filter, before).await.map_err(|error| trouble(&error))?;
-    if !bodies {
-        page.letters.iter_mut().for_each(|letter| letter.body.clear());
-    }
-    Ok(Found::Letters { worker, page })
+    let found = async {
+        let Asked { filter, before, bodies, by_cause } = Asked::read(query.as_deref().unwrap_or_default())?;
+        if by_cause {
+            return desk.causes(&filter).await.map(Found::Causes);
+        }
+        let page = desk.page(&filter, before, bodies).await?;
+        Ok(Found::Letters { worker: desk.worker, page })
+    };
+    found.await.map_or_else(ApiError::into_response, |found| Json(found).into_response())
 }
 
 async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Response {
-    match find(&desk, &id).await {
-        Ok(letter) => Json(letter).into_response(),
-        Err(error) => error.into_response(),
-    }
-}
-
-async fn find(desk: &Desk, id: &str) -> Result<DeadLetter, ApiError> {
-    let id = words::id(id)?;
-    let _place = desk.looks.acquire().await.ok();
-    desk.inside.store.get(id).await.map_err(|error| trouble(&error))
+    let found = async { desk.find(words::id(&id)?).await };
+    found.await.map_or_else(ApiError::into_response, |letter| Json(letter).into_response())
 }
 
 async fn replay(State(desk): State<Desk>, Extension(caller): Extension<Caller>, request: Request) -> Response {
@@ -123,21 +100,71 @@ async fn purge(State(desk): State<Desk>, Extension(caller): Extension<Caller>, r
 
 async fn act(desk: Desk, deed: Deed, caller: Caller, request: Request) -> Response {
     let by_lines = errand::wants_lines(request.headers());
-    let order = match Order::read(request.into_body(), deed).await {
-        Ok(order) => order,
-        Err(error) => return error.into_response(),
-    };
-    let Ok(place) = Arc::clone(&desk.errands).try_acquire_owned() else {
-        let busy = ApiError {
+    let begun = async { desk.begin(deed, Order::read(request.into_body(), deed).await?, caller).await };
+    match begun.await {
+        Ok(begun) => begun.answer(by_lines).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+impl Desk {
+    pub(super) fn new(inside: Inside, tasks: &TaskTracker, worker: Uuid) -> Self {
+        Self {
+            inside,
+            tasks: tasks.clone(),
+            errands: Arc::new(Semaphore::new(1)),
+            counts: Arc::new(Semaphore::new(1)),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
+            doing: Arc::default(),
+            worker,
+        }
+    }
+
+    /// A page of letters, newest first; without the decisions themselves, which are most of it, where `bodies` is not set.
+    pub(super) async fn page(
+        &self,
+        filter: &LetterFilter,
+        before: Option<LetterId>,
+        bodies: bool,
+    ) -> Result<Page, ApiError> {
+        // It is never closed; were it, nobody would be kept out.
+        let _place = self.looks.acquire().await.ok();
+        let mut page = self.inside.store.list(filter, before).await.map_err(|error| trouble(&error))?;
+        if !bodies {
+            page.letters.iter_mut().for_each(|letter| letter.body.clear());
+        }
+        Ok(page)
+    }
+
+    /// What the letters died of.
+    pub(super) async fn causes(&self, filter: &LetterFilter) -> Result<Grouped, ApiError> {
+        let _place = self.looks.acquire().await.ok();
+        let causes = self.inside.store.group_by_cause(filter).await.map_err(|error| trouble(&error))?;
+        Ok(Grouped { worker: self.worker, causes, errand: self.doing.borrow().clone() })
+    }
+
+    /// One letter.
+    pub(super) async fn find(&self, id: LetterId) -> Result<DeadLetter, ApiError> {
+        let _place = self.looks.acquire().await.ok();
+        self.inside.store.get(id).await.map_err(|error| trouble(&error))
+    }
+
+    /// Begins an errand. One that only counts waits for its turn; any other is refused while one is under way.
+    pub(super) async fn begin(&self, deed: Deed, order: Order, caller: Caller) -> Result<Begun, ApiError> {
+        let place = if order.dry_run {
+            Arc::clone(&self.counts).acquire_owned().await.ok()
+        } else {
+            Arc::clone(&self.errands).try_acquire_owned().ok()
+        };
+        let place = place.ok_or_else(|| ApiError {
             status: StatusCode::CONFLICT,
             code: "busy",
             message: String::from("dead letters of this worker are being replayed or purged already"),
             hint: "wait until that is done",
-        };
-        return busy.into_response();
-    };
-    let errand = Errand { inside: desk.inside, deed, order, caller, worker: desk.worker, _place: place };
-    errand::answer(errand, &desk.tasks, by_lines).await
+        })?;
+        let (inside, doing, worker) = (self.inside.clone(), Arc::clone(&self.doing), self.worker);
+        Ok(Errand { inside, deed, order, caller, worker, doing, _place: place }.begin(&self.tasks))
+    }
 }
 
 /// What the store said, as an answer.

@@ -14,7 +14,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header::ALLOW},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ALLOW, AUTHORIZATION},
+    },
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -26,10 +29,11 @@ use super::{
     catalogue::{self, For, Route, Who},
     console, cross_origin,
     errors::{self, ApiError},
-    sessions::Sessions,
+    pool::Pool,
+    sessions::{self, Sessions},
     throttle::Throttle,
 };
-use crate::model::Role;
+use crate::{model::Role, workers::Credential};
 
 /// How much of a path that was refused stands in an audit line, in characters.
 const SUBJECT_CHARS_MAX: usize = 200;
@@ -57,6 +61,8 @@ pub(super) struct Gate {
     pub(super) inside: Inside,
     pub(super) sessions: Sessions,
     pub(super) throttle: Arc<Throttle>,
+    /// All workers as one.
+    pub(super) pool: Pool,
 }
 
 /// Lets pass who may.
@@ -111,6 +117,15 @@ impl Gate {
                 })
             }
             (caller, _) => Ok(caller),
+        }
+    }
+
+    /// What these headers of a caller prove who it is with, for the other workers of the pool: they check it as this one did, so a
+    /// caller may there what it may there, and no worker trusts another. `None` where it cannot be handed on.
+    pub(super) fn credential(caller: &Caller, headers: &HeaderMap) -> Option<Credential> {
+        match caller.via {
+            Via::Token => Credential::authorization(headers.get(AUTHORIZATION)?.clone()),
+            Via::Session { .. } => Credential::cookies(&sessions::handed_on(headers)),
         }
     }
 

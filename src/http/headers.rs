@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::terms::Terms;
+use crate::workers::server::WORKER;
 
 /// Each header, where the handler has not set it.
 const ALWAYS: [(HeaderName, &str); 7] = [
@@ -41,10 +42,20 @@ pub(super) async fn plain(request: Request, next: Next) -> Response {
     response
 }
 
+/// What answers of the API carry of this worker.
+#[derive(Clone)]
+pub(super) struct OfApi {
+    pub(super) terms: watch::Receiver<Arc<Terms>>,
+    /// Which worker answers, made anew at each start: who asks all workers tells by it whom it has asked twice, or whether it has
+    /// asked itself.
+    pub(super) worker: HeaderValue,
+}
+
 /// Adds them to an answer of the API.
-pub(super) async fn of_api(State(terms): State<watch::Receiver<Arc<Terms>>>, request: Request, next: Next) -> Response {
+pub(super) async fn of_api(State(this): State<OfApi>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    complete(response.headers_mut(), terms.borrow().is_https());
+    complete(response.headers_mut(), this.terms.borrow().is_https());
+    response.headers_mut().insert(WORKER, this.worker);
     response
 }
 

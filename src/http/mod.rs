@@ -24,6 +24,7 @@ mod guests;
 mod headers;
 mod limits;
 mod openapi;
+mod pool;
 mod probes;
 mod serving;
 mod session;
@@ -37,13 +38,20 @@ mod trail;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{
+    http::HeaderValue,
+    middleware::{from_fn, from_fn_with_state},
+};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 pub use self::{access::Tokens, channels::Shown, terms::Terms};
-use self::{guard::Gate, limits::bounded, serving::serve, sessions::Sessions, throttle::Throttle};
+use self::{
+    dead_letters::Desk, guard::Gate, headers::OfApi, limits::bounded, pool::Pool, serving::serve, sessions::Sessions,
+    throttle::Throttle,
+};
 use crate::{
     approvals::Approvals,
     broker::Broker,
@@ -118,10 +126,13 @@ pub async fn open(
     info!(api = %doors.api, metrics = %doors.metrics, "listening");
     let (draining, closing) = (inside.draining.clone(), inside.closing.clone());
     let sessions = Sessions::new(sessions_key(&inside).map_err(|error| (api, error))?);
-    let gate = Gate { inside: inside.clone(), sessions, throttle: Arc::new(Throttle::default()) };
+    let worker = Uuid::new_v4();
+    let desk = Desk::new(inside.clone(), tracker, worker);
+    let pool = Pool::new(inside.clone(), desk.clone());
+    let gate = Gate { inside: inside.clone(), sessions, throttle: Arc::new(Throttle::default()), pool };
     let routes = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))
-        .merge(dead_letters::routes(inside.clone(), tracker))
+        .merge(dead_letters::routes(desk))
         .merge(explain::routes(inside.clone()))
         .merge(exports::routes(inside.clone()))
         .merge(approvals::routes(inside.clone()))
@@ -131,7 +142,9 @@ pub async fn open(
         .merge(console::routes(gate.clone()))
         .route_layer(from_fn_with_state(gate.clone(), guard::guard));
     let routes = bounded(routes).layer(from_fn_with_state(gate, console::for_people));
-    let routes = routes.layer(from_fn_with_state(inside.terms.clone(), headers::of_api));
+    let worker = HeaderValue::try_from(worker.to_string()).map_err(|error| (api, std::io::Error::other(error)))?;
+    let of_api = OfApi { terms: inside.terms.clone(), worker };
+    let routes = routes.layer(from_fn_with_state(of_api, headers::of_api));
     serve(api_listener, routes, draining, tracker);
     serve(metrics_listener, bounded(probes::routes(inside, tracker)).layer(from_fn(headers::plain)), closing, tracker);
     Ok(doors)

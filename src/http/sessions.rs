@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, header::COOKIE};
 
 use super::access::{Identity, Stranger, Tokens, Via, same};
 use crate::{
-    model::{Role, Timestamp},
+    model::{Role, Secret, Timestamp},
     sealing::Key,
 };
 
@@ -96,6 +96,12 @@ impl Sessions {
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let pairs = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
     pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == NAME).map(|(_, value)| value)
+}
+
+/// The cookies of our name and no others, as a `Cookie` header holds them: for another worker of the pool, which knows them as its own.
+pub(super) fn handed_on(headers: &HeaderMap) -> Secret {
+    let ours = cookies(headers).filter(|cookie| cookie.len() <= BYTES_MAX).take(COOKIES_MAX);
+    Secret::new(ours.map(|cookie| format!("{NAME}={cookie}")).collect::<Vec<_>>().join("; "))
 }
 
 /// The value of `Set-Cookie` that gives a session. No script sees it, and no other site's page sends it.

@@ -1,4 +1,5 @@
-//! On what terms the API is reached: under which name, through which proxies, and how long a session lasts.
+//! On what terms the API is reached: under which name, through which proxies, how long a session lasts, and which other workers
+//! there are.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -21,18 +22,28 @@ pub struct Terms {
     /// How long a session lasts from its sign-in.
     pub(super) session: Duration,
     proxies: Vec<IpNet>,
+    /// The URLs of the other workers.
+    pub(super) peers: Vec<url::Url>,
 }
 
 impl Terms {
     /// The terms of an API whose address for people is `public_url`.
     pub fn new(public_url: &str, session: Duration, proxies: Vec<IpNet>) -> Self {
         let origin = url::Url::parse(public_url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-        Self { public_url: public_url.trim_end_matches('/').to_owned(), origin, session, proxies }
+        let public_url = public_url.trim_end_matches('/').to_owned();
+        Self { public_url, origin, session, proxies, peers: Vec::new() }
     }
 
     /// Where people and platforms reach it, without a slash at its end.
     pub(super) fn public_url(&self) -> &str {
         &self.public_url
+    }
+
+    /// The same for a worker of a pool, whose other workers are behind these URLs; it may be among them itself.
+    #[must_use]
+    pub fn with_peers(mut self, peers: Vec<url::Url>) -> Self {
+        self.peers = peers;
+        self
     }
 
     /// Whether people reach it by https.

@@ -44,6 +44,21 @@ impl House {
         Self::build(None).await
     }
 
+    /// Makes the workers behind these URLs its peers.
+    pub(super) fn meet(&self, peers: &[String]) {
+        let peers: Vec<url::Url> = peers.iter().map(|url| url.parse().unwrap()).collect();
+        self.terms.send_modify(|terms| *terms = Arc::new(terms::Terms::clone(terms).with_peers(peers)));
+    }
+
+    /// Two workers of one pool, each of which has both as its peers.
+    pub(super) async fn pair() -> [Self; 2] {
+        let key = Key::random().unwrap();
+        let pair = [Self::open_with(key.clone()).await, Self::open_with(key).await];
+        let urls: Vec<String> = pair.iter().map(|house| format!("http://{}", house.doors.api)).collect();
+        pair.iter().for_each(|house| house.meet(&urls));
+        pair
+    }
+
     /// A worker of the pool with this key.
     async fn open_with(key: Key) -> Self {
         Self::build(Some(key)).await

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{ChannelId, Decision, DecisionKind, Own, Severity, Timestamp, decision::DecodeError};
+use super::{Attempt, ChannelId, Decision, DecisionKind, Own, Severity, Timestamp, decision::DecodeError};
 
 /// The id of a delivery: the UUIDv5 of decision id and channel id, so that it is the same on every try, in every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub struct Delivery {
     pub not_before: Option<Timestamp>,
     /// Whether a digest that told it was refused, so that it is told by itself.
     pub unfolded: bool,
+    /// The last tries that failed, the oldest first.
+    pub history: Vec<Attempt>,
 }
 
 /// How a delivery waits in a lane queue.
@@ -75,6 +77,8 @@ struct Wire<'a> {
     not_before: Option<Timestamp>,
     #[serde(default)]
     unfolded: bool,
+    #[serde(default)]
+    history: Vec<Attempt>,
     #[serde(borrow)]
     decision: &'a RawValue,
 }
@@ -93,7 +97,8 @@ pub enum DeliveryError {
 impl Delivery {
     /// A delivery that was not tried yet.
     pub fn new(decision: Arc<Decision>, channel: ChannelId, first_at: Timestamp) -> Self {
-        Self { decision, channel, first_at, attempts: 0, plain: false, not_before: None, unfolded: false }
+        let (attempts, plain, not_before, unfolded) = (0, false, None, false);
+        Self { decision, channel, first_at, attempts, plain, not_before, unfolded, history: Vec::new() }
     }
 
     /// Its id, the same on every try.
@@ -126,7 +131,7 @@ impl Delivery {
     pub fn to_bytes(&self) -> Bytes {
         let head = serde_json::json!({
             "channel": self.channel, "first_at": self.first_at, "attempts": self.attempts, "plain": self.plain,
-            "not_before": self.not_before, "unfolded": self.unfolded,
+            "not_before": self.not_before, "unfolded": self.unfolded, "history": self.history,
         })
         .to_string();
         // A decision was decoded from its raw bytes, so they are JSON and may stand as a value; only its outer white space
@@ -152,6 +157,7 @@ impl Delivery {
             plain: wire.plain,
             not_before: wire.not_before,
             unfolded: wire.unfolded,
+            history: wire.history,
         })
     }
 }
@@ -159,6 +165,7 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::verdict::Outcome;
 
     fn delivery() -> Delivery {
         let raw = br#" {"id":"d/1","time":"2026-06-01T12:00:00Z","decision":"DENY","severity":"LOW","agent":{"id":"a"},"tool":"t","x":[1, 2]}"#;
@@ -184,9 +191,13 @@ mod tests {
         let mut sent = delivery();
         sent.attempts = 3;
         sent.plain = true;
+        sent.history.push(Attempt::new(sent.first_at, Outcome::TryLater, Some(503), "HTTP 503: later"));
         let read = Delivery::from_bytes(&sent.to_bytes()).unwrap();
         assert_eq!((read.attempts, read.plain, read.first_at), (3, true, sent.first_at));
-        assert_eq!(read.id(), sent.id());
+        assert_eq!((read.id(), &read.history), (sent.id(), &sent.history));
+        // As versions before wrote it.
+        let bytes = String::from_utf8(delivery().to_bytes().to_vec()).unwrap().replace(r#""history":[],"#, "");
+        assert!(!bytes.contains("history") && Delivery::from_bytes(&bytes.into()).unwrap().history.is_empty());
         assert_eq!(read.decision.raw(), sent.decision.raw().trim_ascii());
     }
 

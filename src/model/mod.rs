@@ -5,6 +5,7 @@
 //!
 //! Start with [`decision`], then [`delivery`] and [`verdict`].
 
+pub mod attempt;
 pub mod channel_id;
 pub mod clock;
 pub mod decision;
@@ -19,6 +20,7 @@ pub mod role;
 pub mod secret;
 pub mod verdict;
 
+pub use attempt::Attempt;
 pub use channel_id::ChannelId;
 pub use clock::{Clock, Timestamp};
 pub use decision::{Agent, Approval, Decision, DecisionKind, Severity};

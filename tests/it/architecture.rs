@@ -30,6 +30,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
     ("config", &["approvals", "channels", "model", "sealing", "settings"]),
     ("interactions", &["approvals", "channels", "lane", "model"]),
     ("managed", &["broker", "channel_log", "channels", "config", "lane", "model", "sealing", "settings"]),
+    ("workers", &["dead_letters", "model", "settings", "tls"]),
     ("console", &["channels", "formats", "model"]),
     (
         "http",
@@ -46,6 +47,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
             "model",
             "sealing",
             "telemetry",
+            "workers",
         ],
     ),
     ("stand_ins", &["model"]),
@@ -91,6 +93,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
             "stand_ins",
             "telemetry",
             "tls",
+            "workers",
         ],
     ),
 ];
@@ -98,7 +101,7 @@ const DOWNHILL: &[(&str, &[&str])] = &[
 /// Where each outside crate that shapes the program may be named.
 const CRATES: &[(&str, &[&str])] = &[
     ("lapin", &["src/broker/rabbitmq"]),
-    ("reqwest", &["src/lane/post.rs", "src/cli/server.rs"]),
+    ("reqwest", &["src/lane/post.rs", "src/workers"]),
     ("sled", &["src/broker/embedded", "src/dead_letters"]),
     ("ring", &["src/sealing.rs"]),
     ("backoff", &["src/lane/backoff.rs"]),

@@ -59,6 +59,7 @@ fn letter(n: u64) -> DeadLetter {
         first_at: time(minute),
         died_at: time(minute),
         attempts: 10,
+        history: Vec::new(),
         last_reply: Some(LastReply { status: Some(503), text: "busy".to_owned(), at: time(minute) }),
         body: body(n),
     }

@@ -1,9 +1,8 @@
 //! `dead-letters`: looking at what could not be delivered, sending it again, deleting it.
 //!
-//! Running workers are asked over their API, all of them at once (`pool.rs`, `orders.rs`; `merge.rs` makes one list of theirs); the
-//! store of a stopped one is opened (`offline.rs`). Each worker has its own letters, and no other worker can reach them.
+//! Running workers are asked over their API, all of them at once (`pool.rs`, `orders.rs`); the store of a stopped one is opened
+//! (`offline.rs`). Each worker has its own letters, and no other worker can reach them.
 
-mod merge;
 mod offline;
 mod orders;
 mod pool;
@@ -16,8 +15,7 @@ use serde::Serialize;
 use super::{
     Exit, Failure, Global, Shell, moment,
     place::{self, Place},
-    runtime,
-    server::Servers,
+    runtime, server,
 };
 use crate::{
     dead_letters::{LetterFilter, LetterId},
@@ -160,6 +158,9 @@ struct Filter {
     /// Dead for this reason: malformed, poison, refused, exhausted, expired, approval_expired, channel_removed, broker_gave_up
     #[arg(long)]
     reason: Option<DeathReason>,
+    /// Dead of this cause, as `list --by-cause` tells it
+    #[arg(long, value_name = "CAUSE")]
+    cause: Option<String>,
     /// Of the decision with this id
     #[arg(long, value_name = "ID")]
     decision: Option<String>,
@@ -198,6 +199,7 @@ impl Filter {
         LetterFilter {
             channel: self.channel.clone(),
             reason: self.reason,
+            cause: self.cause.clone(),
             decision: self.decision.clone(),
             severity: self.severity,
             since: self.since,
@@ -246,7 +248,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
         return offline::run(args, global, shell);
     }
     runtime(false)?.block_on(async {
-        let servers = Servers::find(&args.place.server, shell).await?;
+        let servers = server::find(&args.place.server, shell).await?;
         match &args.command {
             Command::List { filter, by_cause: true } => pool::causes(filter, args.json, &servers, shell).await,
             Command::List { filter, by_cause: false } => pool::list(filter, args.json, &servers, shell).await,

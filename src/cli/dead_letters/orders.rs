@@ -6,37 +6,25 @@ use std::cell::RefCell;
 
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use super::{Choice, Exit, Failure, Filter, Purged, Shell, pool::Pages, telling};
+use super::{Choice, Exit, Failure, Purged, Shell, telling};
 use crate::{
-    cli::{
-        server::{self, AT_ONCE_MAX, Server, Servers, Trouble, refused, understand},
-        table,
-    },
-    dead_letters::ReplayReport,
+    cli::{server, table},
+    dead_letters::{LetterFilter, ReplayReport},
     settings::printable,
+    workers::{
+        AT_ONCE_MAX, Server, Servers, Unheard,
+        errands::{self, PurgeReport, Summary},
+        letters::Pages,
+    },
 };
-
-/// What one worker says at the end.
-#[derive(Debug, Deserialize)]
-struct Summary<T> {
-    selected: u64,
-    #[serde(flatten)]
-    report: T,
-    stopped: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct PurgeReport {
-    purged: u64,
-}
 
 /// What all workers said.
 struct Heard<T> {
     summaries: Vec<(String, Summary<T>)>,
-    failures: Vec<Failure>,
+    unheard: Vec<Unheard>,
 }
 
 #[derive(Serialize)]
@@ -47,10 +35,13 @@ struct OfServer<T> {
 }
 
 #[derive(Serialize)]
-struct Whole<T, U> {
+struct Whole<'a, T, U> {
     #[serde(flatten)]
     total: T,
     servers: Vec<OfServer<U>>,
+    /// Workers that failed, or whose letters were not looked at.
+    #[serde(skip_serializing_if = "<[Unheard]>::is_empty")]
+    silent: &'a [Unheard],
 }
 
 /// Replays on every worker.
@@ -60,23 +51,16 @@ pub(super) async fn replay(
     servers: &Servers,
     shell: &mut Shell<'_>,
 ) -> Result<(), Failure> {
-    let Heard { summaries, failures }: Heard<ReplayReport> = give("replay", choice, servers, shell).await?;
+    let Heard { summaries, unheard }: Heard<ReplayReport> = give("replay", choice, servers, shell).await?;
     tell_missing(choice, summaries.iter().map(|(_, summary)| summary.selected).sum(), shell);
     let mut total = ReplayReport::default();
-    for (_, Summary { report, .. }) in &summaries {
-        total.replayed += report.replayed;
-        total.skipped_expired += report.skipped_expired;
-        total.skipped_no_channel += report.skipped_no_channel;
-        total.failed += report.failed;
-        total.gone += report.gone;
-        total.notes.extend_from_slice(&report.notes);
-    }
+    summaries.iter().for_each(|(_, summary)| total.add(&summary.report));
     let stopped = stopped(&summaries);
     let reports: Vec<(String, ReplayReport)> =
         summaries.into_iter().map(|(server, summary)| (server, summary.report)).collect();
     if json {
         let servers = reports.into_iter().map(|(server, report)| OfServer { server, report }).collect();
-        shell.print_json(&Whole { total: total.clone(), servers })?;
+        shell.print_json(&Whole { total: total.clone(), servers, silent: &unheard })?;
     } else {
         telling::tell_replay(&total, choice.dry_run, shell)?;
         if servers.several() {
@@ -91,7 +75,7 @@ pub(super) async fn replay(
     }
     let mut ends: Vec<Failure> = telling::failed(&total).err().into_iter().collect();
     ends.extend(stopped);
-    ends.extend(failures);
+    ends.extend(server::failures(unheard));
     server::end(ends, shell)
 }
 
@@ -102,7 +86,7 @@ pub(super) async fn purge(
     servers: &Servers,
     shell: &mut Shell<'_>,
 ) -> Result<(), Failure> {
-    let Heard { summaries, failures }: Heard<PurgeReport> = give("purge", choice, servers, shell).await?;
+    let Heard { summaries, unheard }: Heard<PurgeReport> = give("purge", choice, servers, shell).await?;
     tell_missing(choice, summaries.iter().map(|(_, summary)| summary.selected).sum(), shell);
     let stopped = stopped(&summaries);
     let dry_run = choice.dry_run;
@@ -113,7 +97,7 @@ pub(super) async fn purge(
     let total = Purged { purged: reports.iter().map(|(_, report)| report.purged).sum(), dry_run };
     if json {
         let servers = reports.into_iter().map(|(server, report)| OfServer { server, report }).collect();
-        shell.print_json(&Whole { total, servers })?;
+        shell.print_json(&Whole { total, servers, silent: &unheard })?;
     } else {
         let verb = if dry_run { "would purge" } else { "purged" };
         writeln!(shell.out, "{verb} {}", total.purged)?;
@@ -122,7 +106,7 @@ pub(super) async fn purge(
             print_servers(["WORKER", "PURGED"].map(str::to_owned).to_vec(), reports.iter().map(row), shell)?;
         }
     }
-    server::end(stopped.into_iter().chain(failures).collect(), shell)
+    server::end(stopped.into_iter().chain(server::failures(unheard)).collect(), shell)
 }
 
 fn print_servers(
@@ -159,26 +143,10 @@ async fn give<T: serde::de::DeserializeOwned>(
     servers: &Servers,
     shell: &mut Shell<'_>,
 ) -> Result<Heard<T>, Failure> {
-    let (bodies, mut failures) = bodies(choice, servers).await?;
+    let (bodies, mut unheard) = bodies(choice, servers).await?;
     let progress = Progress::new(what, bodies.len(), shell);
-    let path = format!("/api/dead-letters/{what}");
     let order = async |at: usize, server: &Server, body: &Value| {
-        let last = server.order(&path, body, |line| progress.hear(at, &line["progress"])).await;
-        let (summary, trouble) = match last {
-            Ok(last) => {
-                // An error at the end comes with what had been done before it.
-                let trouble = last.get("error").map(|_| refused(http::StatusCode::OK, last.to_string().as_bytes()));
-                match last.get("summary").cloned().map(understand::<Summary<T>>) {
-                    Some(Ok(summary)) => (Some(summary), trouble),
-                    Some(Err(trouble)) => (None, Some(trouble)),
-                    None => (
-                        None,
-                        trouble.or_else(|| Some(Trouble::Silent(String::from("it broke off in the middle of it")))),
-                    ),
-                }
-            }
-            Err(trouble) => (None, Some(trouble)),
-        };
+        let (summary, trouble) = errands::give(server, what, body, |told| progress.hear(at, told)).await;
         (server.name.clone(), summary, trouble)
     };
     let orders = bodies.iter().enumerate().map(|(at, (server, body))| order(at, server, body));
@@ -186,17 +154,17 @@ async fn give<T: serde::de::DeserializeOwned>(
     progress.bar.finish_and_clear();
     let mut summaries = Vec::new();
     for (server, summary, trouble) in done {
-        failures.extend(trouble.map(|trouble| trouble.failure(&server)));
+        unheard.extend(trouble.map(|trouble| Unheard::new(&server, trouble)));
         summaries.extend(summary.map(|summary| (server, summary)));
     }
-    Ok(Heard { summaries, failures })
+    Ok(Heard { summaries, unheard })
 }
 
 /// What each worker is told. A limit is the pool's: each worker gets its share of the newest letters of all.
 async fn bodies<'a>(
     choice: &Choice,
     servers: &'a Servers,
-) -> Result<(Vec<(&'a Server, Value)>, Vec<Failure>), Failure> {
+) -> Result<(Vec<(&'a Server, Value)>, Vec<Unheard>), Failure> {
     let (Some(limit), true) = (choice.filter.limit, servers.several()) else {
         let body = body(choice, choice.filter.limit);
         return Ok((servers.iter().map(|server| (server, body.clone())).collect(), Vec::new()));
@@ -205,30 +173,19 @@ async fn bodies<'a>(
         return Err(Failure::new("ids and --limit do not go together").hint("leave one of them out").exit(Exit::Usage));
     }
     let mut shares = vec![0; servers.iter().count()];
-    let mut merge = Pages::of(servers, &choice.filter, limit, false);
+    let mut merge = Pages::merged(servers, &choice.filter.letters(&[]), limit, false);
     for _ in 0..limit {
         let Some((_, at)) = merge.next().await else { break };
         shares[at] += 1;
     }
     let with_share = servers.iter().zip(shares).filter(|(_, share)| *share > 0);
-    Ok((with_share.map(|(server, share)| (server, body(choice, Some(share)))).collect(), merge.failures))
+    Ok((with_share.map(|(server, share)| (server, body(choice, Some(share)))).collect(), merge.unheard))
 }
 
 /// The order as the API reads it.
 fn body(choice: &Choice, limit: Option<usize>) -> Value {
-    let Choice { ids, filter, all, dry_run } = choice;
-    let Filter { channel, reason, decision, severity, since, until, limit: _ } = filter;
-    let words = json!({
-        "channel": channel, "reason": reason, "decision": decision, "severity": severity, "since": since, "until": until,
-        "limit": limit,
-    });
-    let mut order = json!({"filter": words, "dry_run": dry_run});
-    if !ids.is_empty() {
-        order["ids"] = json!(ids);
-    } else if *all && filter.is_empty() {
-        order["all"] = json!(true);
-    }
-    order
+    let filter = choice.filter.letters(&choice.ids);
+    errands::order(&LetterFilter { limit, ..filter }, choice.all, choice.dry_run)
 }
 
 /// How far all workers are, where somebody looks.
@@ -256,26 +213,5 @@ impl Progress {
         let (of, seen) = workers.iter().fold((0, 0), |(of, seen), worker| (of + worker.0, seen + worker.1));
         self.bar.set_length(of);
         self.bar.set_position(seen);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_order_says_no_more_than_was_chosen() {
-        let choice = |ids: Vec<_>, all, channel: Option<&str>| Choice {
-            ids,
-            filter: Filter { channel: channel.map(|id| id.parse().unwrap()), ..Filter::default() },
-            all,
-            dry_run: true,
-        };
-        let id: crate::dead_letters::LetterId = "0197a2b4-0000-7000-8000-000000000001".parse().unwrap();
-        let some = body(&choice(Vec::new(), true, Some("soc")), Some(3));
-        assert_eq!((&some["filter"]["channel"], &some["filter"]["limit"]), (&json!("soc"), &json!(3)));
-        assert_eq!((some.get("all"), some.get("ids"), &some["dry_run"]), (None, None, &json!(true)));
-        assert_eq!(body(&choice(vec![id], false, None), None)["ids"], json!([id]));
-        assert_eq!(body(&choice(Vec::new(), true, None), None)["all"], json!(true));
     }
 }

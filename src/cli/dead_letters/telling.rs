@@ -106,6 +106,17 @@ pub(super) fn tell_replay(report: &ReplayReport, dry_run: bool, shell: &mut Shel
     for (id, why) in report.notes.iter().take(NOTES_MAX) {
         shell.say("note", &format!("{id}: {}", printable(why)));
     }
+    if report.unreadable > 0 {
+        let verb = if dry_run { "are" } else { "were" };
+        shell.say(
+            "note",
+            &format!(
+                "{} of them {verb} no decisions that this version can read: they come back as `malformed`; purge them, or replay them \
+                 when a version runs that can",
+                report.unreadable
+            ),
+        );
+    }
     let told = report.notes.len().min(NOTES_MAX) as u64;
     let more = (report.skipped_expired + report.skipped_no_channel + report.failed).saturating_sub(told);
     if more > 0 {

@@ -11,6 +11,7 @@
 mod apologies;
 mod approvals;
 mod channels;
+mod dead_letters;
 mod decisions;
 mod flash;
 mod forms;
@@ -18,7 +19,7 @@ mod overview;
 mod removing;
 mod signing_in;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use axum::{
     Router,
@@ -65,6 +66,10 @@ pub(super) fn routes(gate: Gate) -> Router {
         .route("/channels/{id}/test", post(channels::test))
         .route("/channels/{id}/pause", post(channels::pause))
         .route("/channels/{id}/resume", post(channels::resume))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{id}", get(dead_letters::show))
+        .route("/dead-letters/replay", get(dead_letters::acting::ask_replay).post(dead_letters::acting::replay))
+        .route("/dead-letters/purge", get(dead_letters::acting::ask_purge).post(dead_letters::acting::purge))
         .route("/decisions/{id}", get(decisions::show))
         .route("/assets/{name}", get(asset))
         .with_state(gate)

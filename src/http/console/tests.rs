@@ -1,5 +1,7 @@
 //! The console over real sockets: strangers are led to the sign-in and back, roles see what they may, answers count once.
 
+mod dead_letters;
+
 use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
@@ -53,6 +55,19 @@ async fn signed_in(house: &House, token: &str) -> String {
     let answer = send(house, "POST /sign-in", OURS, &format!("token={token}&next=/")).await;
     assert_eq!(answer.status, 303, "{}", answer.body);
     answer.cookies()
+}
+
+/// A page as somebody with this role sees it.
+pub(in crate::http) async fn look(house: &House, role: &str, path: &str) -> String {
+    look_with(house, role, path, "").await
+}
+
+/// The same with more cookies.
+pub(in crate::http) async fn look_with(house: &House, role: &str, path: &str, cookies: &str) -> String {
+    let session = signed_in(house, role).await;
+    let page = send(house, &format!("GET {path}"), &format!("{}; {cookies}\r\n", session.trim_end()), "").await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    page.body
 }
 
 /// A house whose worker has read what is asked for, and this is.
@@ -288,7 +303,7 @@ async fn a_channel_that_this_worker_cannot_read_says_so_and_can_be_entered_anew_
         page.body
     );
     let page = send(&house, "GET /", &admin, "").await;
-    assert!(page.body.contains("soc cannot be read by this worker: it tells nobody there."), "{}", page.body);
+    assert!(page.body.contains("soc cannot be read by this worker: it tells nobody there"), "{}", page.body);
     let form = send(&house, "GET /channels/soc/edit", &admin, "").await;
     assert!(form.status == 200 && form.body.contains("This worker cannot read the channel"), "{}", form.body);
     show("pager");

@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     convert::Infallible,
+    sync::Arc,
     time::Duration,
 };
 
@@ -37,6 +38,7 @@ use crate::{
     dead_letters::{DeadLetterError, LetterId, Replay, ReplayReport, replay::BATCH_LETTERS},
     http::guard::audit,
     model::ChannelId,
+    workers::letters::Doing,
 };
 
 /// How often progress is told.
@@ -52,9 +54,19 @@ const NDJSON: &str = "application/x-ndjson";
 
 /// What is done to letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(in crate::http) enum Deed {
     Replay,
     Purge,
+}
+
+impl Deed {
+    /// Its word in paths.
+    pub(in crate::http) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Replay => "replay",
+            Self::Purge => "purge",
+        }
+    }
 }
 
 /// One errand. Its place is free again when it is done.
@@ -64,7 +76,17 @@ pub(super) struct Errand {
     pub(super) order: Order,
     pub(super) caller: Caller,
     pub(super) worker: Uuid,
+    /// Where those who look see how far it is.
+    pub(super) doing: Arc<watch::Sender<Option<Doing>>>,
     pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// An errand that is under way.
+pub(in crate::http) struct Begun {
+    task: JoinHandle<Outcome>,
+    progress: watch::Receiver<Progress>,
+    /// Goes with whoever waits for it: when nobody does any more, the errand is told to stop.
+    caller_is_there: DropGuard,
 }
 
 /// How far it is. `of` is there when the letters have been found.
@@ -107,26 +129,41 @@ pub(super) fn wants_lines(headers: &HeaderMap) -> bool {
     accepts.flat_map(|value| value.split(',')).any(|kind| kind.split(';').next().unwrap_or(kind).trim() == NDJSON)
 }
 
-/// Begins the errand and answers as it goes.
-pub(super) async fn answer(errand: Errand, tasks: &TaskTracker, by_lines: bool) -> Response {
-    let stop = errand.inside.draining.child_token();
-    let (told, progress) = watch::channel(Progress::default());
-    // Goes with the answer: when nobody takes that any more, the errand is told to stop.
-    let caller_is_there = stop.clone().drop_guard();
-    let mut task = tasks.spawn(errand.run(told, stop));
-    if by_lines {
-        let following = Following::new(task, Some(progress), PROGRESS_EVERY, caller_is_there);
-        return ([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], following.into_body()).into_response();
-    }
-    match tokio::time::timeout(SUMMARY_MAX, &mut task).await {
-        Ok(Ok(Outcome { summary, trouble: None })) => Json(summary).into_response(),
-        Ok(Ok(Outcome { trouble: Some(error), .. })) => trouble(&error).into_response(),
-        Ok(Err(_)) => lost().into_response(),
-        Err(_) => {
-            let following = Following::new(task, None, BREAK_EVERY, caller_is_there);
-            let json = HeaderValue::from_static("application/json");
-            ([(header::CONTENT_TYPE, json)], following.into_body()).into_response()
+impl Begun {
+    /// Answers as it goes.
+    pub(super) async fn answer(self, by_lines: bool) -> Response {
+        let Self { mut task, progress, caller_is_there } = self;
+        if by_lines {
+            let following = Following::new(task, Some(progress), PROGRESS_EVERY, caller_is_there);
+            return ([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], following.into_body()).into_response();
         }
+        match tokio::time::timeout(SUMMARY_MAX, &mut task).await {
+            Ok(Ok(Outcome { summary, trouble: None })) => Json(summary).into_response(),
+            Ok(Ok(Outcome { trouble: Some(error), .. })) => trouble(&error).into_response(),
+            Ok(Err(_)) => lost().into_response(),
+            Err(_) => {
+                let following = Following::new(task, None, BREAK_EVERY, caller_is_there);
+                let json = HeaderValue::from_static("application/json");
+                ([(header::CONTENT_TYPE, json)], following.into_body()).into_response()
+            }
+        }
+    }
+
+    /// Waits for its end: the last line of an answer by lines.
+    pub(in crate::http) async fn end(self) -> serde_json::Value {
+        let Self { task, caller_is_there: _there, .. } = self;
+        last(task.await)
+    }
+}
+
+/// What the last line of an answer says.
+fn last(outcome: Result<Outcome, tokio::task::JoinError>) -> serde_json::Value {
+    match outcome {
+        Ok(Outcome { summary, trouble: None }) => serde_json::json!({"summary": summary}),
+        Ok(Outcome { summary, trouble: Some(error) }) => {
+            serde_json::json!({"summary": summary, "error": trouble(&error).as_json()})
+        }
+        Err(_) => serde_json::json!({"error": lost().as_json()}),
     }
 }
 
@@ -181,11 +218,7 @@ impl Following {
         self.task = None;
         let last = match outcome {
             Ok(Outcome { summary, trouble: None }) if self.progress.is_none() => serde_json::json!(summary),
-            Ok(Outcome { summary, trouble: None }) => serde_json::json!({"summary": summary}),
-            Ok(Outcome { summary, trouble: Some(error) }) => {
-                serde_json::json!({"summary": summary, "error": trouble(&error).as_json()})
-            }
-            Err(_) => serde_json::json!({"error": lost().as_json()}),
+            other => last(other),
         };
         Some(line(&last))
     }
@@ -196,6 +229,48 @@ fn line(value: &serde_json::Value) -> Bytes {
 }
 
 impl Errand {
+    pub(super) fn begin(self, tasks: &TaskTracker) -> Begun {
+        let stop = self.inside.draining.child_token();
+        let (told, progress) = watch::channel(Progress::default());
+        let caller_is_there = stop.clone().drop_guard();
+        self.show();
+        Begun { task: tasks.spawn(self.run(told, stop)), progress, caller_is_there }
+    }
+
+    /// Lets others see it, unless it changes nothing.
+    fn show(&self) {
+        if self.order.dry_run {
+            return;
+        }
+        self.doing.send_replace(Some(Doing {
+            what: self.deed.as_str().to_owned(),
+            by: self.caller.name.clone(),
+            order: self.order.words.clone(),
+            begun: self.inside.clock.now(),
+            of: None,
+            seen: 0,
+            done: 0,
+            ended: None,
+            outcome: None,
+        }));
+    }
+
+    /// Tells how far it is, to who waits for it and to who looks.
+    fn tell(&self, told: &watch::Sender<Progress>, now: Progress) {
+        told.send_replace(now);
+        self.see(|doing| (doing.of, doing.seen, doing.done) = (now.of, now.seen, now.done));
+    }
+
+    fn see(&self, change: impl FnOnce(&mut Doing)) {
+        if !self.order.dry_run {
+            self.doing.send_modify(|doing| {
+                if let Some(doing) = doing {
+                    change(doing)
+                }
+            });
+        }
+    }
+
     async fn run(self, told: watch::Sender<Progress>, stop: CancellationToken) -> Outcome {
         let what = match self.deed {
             Deed::Replay => "replay_dead_letters",
@@ -215,9 +290,12 @@ impl Errand {
             stopped: None,
         };
         let trouble = self.carry_out(&mut summary, &told, &stop).await.err();
+        let outcome = in_words(&summary, trouble.as_ref());
         if !self.order.dry_run {
-            audit(&self.caller, what, &self.order.words, &in_words(&summary, trouble.as_ref()));
+            audit(&self.caller, what, &self.order.words, &outcome);
         }
+        let now = self.inside.clock.now();
+        self.see(|doing| (doing.ended, doing.outcome) = (Some(now), Some(outcome)));
         Outcome { summary, trouble }
     }
 
@@ -229,7 +307,7 @@ impl Errand {
     ) -> Result<(), DeadLetterError> {
         let ids = self.inside.store.select(&self.order.filter).await?;
         summary.selected = ids.len() as u64;
-        told.send_replace(Progress { of: Some(summary.selected), ..Progress::default() });
+        self.tell(told, Progress { of: Some(summary.selected), ..Progress::default() });
         match &mut summary.report {
             Report::Replay(report) => summary.stopped = self.replay(&ids, report, told, stop).await?,
             Report::Purge { purged } if self.order.dry_run => *purged = summary.selected,
@@ -257,7 +335,7 @@ impl Errand {
             }
             let refused = report.failed - last.failed >= BATCH_LETTERS as u64 && report.replayed == last.replayed;
             last.clone_from(report);
-            told.send_modify(|progress| (progress.seen, progress.done) = (report.seen(), report.replayed));
+            self.tell(told, Progress { of: Some(ids.len() as u64), seen: report.seen(), done: report.replayed });
             // What is done is done, however it ends.
             if report.seen() < ids.len() as u64 {
                 stopped = self.told_to_stop(stop).or(refused.then_some("nothing of a whole batch could be replayed"));
@@ -279,12 +357,14 @@ impl Errand {
         told: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) -> Result<Option<&'static str>, DeadLetterError> {
+        let (of, mut seen) = (Some(ids.len() as u64), 0);
         for ids in ids.chunks(PURGE_BATCH) {
             if let Some(why) = self.told_to_stop(stop) {
                 return Ok(Some(why));
             }
             *purged += self.inside.store.remove(ids.to_vec()).await? as u64;
-            told.send_modify(|progress| (progress.seen, progress.done) = (progress.seen + ids.len() as u64, *purged));
+            seen += ids.len() as u64;
+            self.tell(told, Progress { of, seen, done: *purged });
         }
         Ok(None)
     }

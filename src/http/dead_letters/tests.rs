@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The letter of a delivery to `channel` that was refused; an approval with this end is asked for where there is one.
-fn letter(id: &str, channel: &str, expires_at: Option<&str>) -> DeadLetter {
+pub(in crate::http) fn letter(id: &str, channel: &str, expires_at: Option<&str>) -> DeadLetter {
     let mut body = json!({
         "id": id, "time": "2026-06-01T12:00:00Z", "decision": "DENY", "severity": "HIGH", "agent": {"id": "a"}, "tool": "t",
     });
@@ -42,7 +42,7 @@ async fn fill(house: &House, count: usize) -> Vec<LetterId> {
 }
 
 /// Makes `soc` a channel of the worker.
-fn show_soc(house: &House) {
+pub(in crate::http) fn show_soc(house: &House) {
     let filter =
         Filter { events: KindSet::all(), min_severity: crate::model::Severity::Low, tools: None, agents: None };
     let shown = Shown {
@@ -190,34 +190,31 @@ async fn an_errand_whose_caller_has_gone_stops_after_the_batch_under_way() {
     let house = House::open().await;
     show_soc(&house);
     fill(&house, 600).await;
-    let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
     let order = Order::read(Body::from("{}"), Deed::Replay).await.unwrap();
-    let (inside, worker) = (house.inside.clone(), Uuid::nil());
-    let errand = Errand { inside, deed: Deed::Replay, order, caller: caller(), worker, _place: place };
     let tasks = TaskTracker::new();
+    let desk = Desk::new(house.inside.clone(), &tasks, Uuid::nil());
     // On this thread the task has not begun when the answer is dropped, as it is when its connection breaks.
-    drop(errand::answer(errand, &tasks, true).await);
+    drop(desk.begin(Deed::Replay, order, caller()).await.unwrap().answer(true).await);
     tasks.close();
     tasks.wait().await;
     let soc = Queue::Lane("soc".parse().unwrap());
     let left = house.inside.store.count(&LetterFilter::default()).await.unwrap();
+    let doing = desk.causes(&LetterFilter::default()).await.unwrap().errand.unwrap();
+    assert_eq!((doing.what.as_str(), doing.of, doing.seen, doing.done), ("replay", Some(600), 256, 256));
+    assert!(doing.ended.is_some() && doing.outcome.unwrap().contains("the caller has gone"));
     assert_eq!((left, house.inside.broker.waiting(soc).await.unwrap()), (344, 256));
 }
 
 #[tokio::test]
 async fn a_second_errand_is_told_that_the_worker_is_busy() {
     let house = House::open().await;
-    let desk = Desk {
-        inside: house.inside.clone(),
-        tasks: TaskTracker::new(),
-        errands: Arc::new(Semaphore::new(1)),
-        looks: Arc::new(Semaphore::new(1)),
-        worker: Uuid::nil(),
-    };
+    let desk = Desk::new(house.inside.clone(), &TaskTracker::new(), Uuid::nil());
     let request = || Request::new(Body::from("{}"));
     let place = Arc::clone(&desk.errands).acquire_owned().await.unwrap();
     let refused = act(desk.clone(), Deed::Replay, caller(), request()).await;
     assert_eq!(refused.status(), StatusCode::CONFLICT);
+    let counted = act(desk.clone(), Deed::Replay, caller(), Request::new(Body::from(r#"{"dry_run":true}"#))).await;
+    assert_eq!(counted.status(), StatusCode::OK, "to count disturbs nobody");
     drop(place);
     for _ in 0..2 {
         let done = act(desk.clone(), Deed::Replay, caller(), request()).await;

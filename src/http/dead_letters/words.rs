@@ -18,10 +18,10 @@ use crate::{
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 const IDS_MAX: usize = 10_000;
 
-const HINT_QUERY: &str = "the keys are channel, reason, decision, severity, since, until (RFC 3339), limit (1 to 1000), \
+const HINT_QUERY: &str = "the keys are channel, reason, cause, decision, severity, since, until (RFC 3339), limit (1 to 1000), \
      before (an id, for the next page), bodies (false leaves them out) and by_cause (true or false), each at most once";
-const HINT_ORDER: &str = "send {\"ids\": [...]} with 1 to 10,000 ids, or {\"filter\": {...}} with channel, reason, decision, \
-     severity, since, until, limit; and \"dry_run\": true to be told alone. A purge of all needs {\"all\": true}";
+const HINT_ORDER: &str = "send {\"ids\": [...]} with 1 to 10,000 ids, or {\"filter\": {...}} with channel, reason, cause, \
+     decision, severity, since, until, limit; and \"dry_run\": true to be told alone. A purge of all needs {\"all\": true}";
 
 fn bad(message: impl Into<String>, hint: &'static str) -> ApiError {
     let message: String = message.into().chars().take(300).collect();
@@ -29,24 +29,24 @@ fn bad(message: impl Into<String>, hint: &'static str) -> ApiError {
 }
 
 /// The id in a path.
-pub(super) fn id(text: &str) -> Result<LetterId, ApiError> {
+pub(in crate::http) fn id(text: &str) -> Result<LetterId, ApiError> {
     let wrong = |_| bad(format!("`{}` is not the id of a dead letter", text.escape_debug()), "ids are UUIDs");
     text.parse().map_err(wrong)
 }
 
 /// What a query asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) filter: LetterFilter,
+pub(in crate::http) struct Asked {
+    pub(in crate::http) filter: LetterFilter,
     /// Letters that are older than this one.
-    pub(super) before: Option<LetterId>,
+    pub(in crate::http) before: Option<LetterId>,
     /// Whether the decisions themselves are wanted, which are most of an answer.
     pub(super) bodies: bool,
     pub(super) by_cause: bool,
 }
 
 impl Asked {
-    pub(super) fn read(query: &str) -> Result<Self, ApiError> {
+    pub(in crate::http) fn read(query: &str) -> Result<Self, ApiError> {
         let mut asked = Self { filter: LetterFilter::default(), before: None, bodies: true, by_cause: false };
         let mut seen = BTreeSet::new();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -54,6 +54,7 @@ impl Asked {
             match &*key {
                 "channel" => filter.channel = Some(word(&key, &value)?),
                 "reason" => filter.reason = Some(word(&key, &value)?),
+                "cause" => filter.cause = Some(value.clone().into_owned()),
                 "decision" => filter.decision = Some(value.clone().into_owned()),
                 "severity" => filter.severity = Some(word(&key, &value)?),
                 "since" => filter.since = Some(word(&key, &value)?),
@@ -86,8 +87,8 @@ fn limit(value: &str) -> Result<usize, ApiError> {
 
 /// What is to be sent again or deleted.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Order {
-    pub(super) filter: LetterFilter,
+pub(in crate::http) struct Order {
+    pub(in crate::http) filter: LetterFilter,
     /// Say what would happen, and do nothing.
     pub(super) dry_run: bool,
     /// What was ordered, for the audit.
@@ -111,6 +112,7 @@ struct Wire {
 struct Words {
     channel: Option<ChannelId>,
     reason: Option<DeathReason>,
+    cause: Option<String>,
     decision: Option<String>,
     severity: Option<Severity>,
     since: Option<Timestamp>,
@@ -125,16 +127,17 @@ impl Order {
         Self::of(&bytes.map_err(|_| bad("the body is too large, or did not arrive whole", HINT_ORDER))?, deed)
     }
 
-    fn of(bytes: &[u8], deed: Deed) -> Result<Self, ApiError> {
+    /// The order in these bytes.
+    pub(in crate::http) fn of(bytes: &[u8], deed: Deed) -> Result<Self, ApiError> {
         let Wire { ids, filter, all, dry_run } = serde_json::from_slice(bytes)
             .map_err(|error| bad(format!("the body is not an order: {error}"), HINT_ORDER))?;
         // An empty list is a script's that found nothing, and must not mean everything.
         if ids.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > IDS_MAX) {
             return Err(bad("`ids` has none, or more than 10,000", HINT_ORDER));
         }
-        let Words { channel, reason, decision, severity, since, until, limit } = filter;
+        let Words { channel, reason, cause, decision, severity, since, until, limit } = filter;
         let ids = ids.unwrap_or_default();
-        let filter = LetterFilter { channel, reason, decision, severity, since, until, limit, ids };
+        let filter = LetterFilter { channel, reason, cause, decision, severity, since, until, limit, ids };
         let chosen = filter != LetterFilter::default();
         if all && chosen {
             return Err(bad("`all` goes with neither ids nor a filter", HINT_ORDER));
@@ -147,15 +150,16 @@ impl Order {
 }
 
 /// The choice in one line.
-fn in_words(filter: &LetterFilter) -> String {
+pub(in crate::http) fn in_words(filter: &LetterFilter) -> String {
     const IDS_NAMED_MAX: usize = 10;
-    let LetterFilter { channel, reason, decision, severity, since, until, limit, ids } = filter;
+    let LetterFilter { channel, reason, cause, decision, severity, since, until, limit, ids } = filter;
     let named = ids.iter().take(IDS_NAMED_MAX).map(ToString::to_string).collect::<Vec<_>>().join(",");
     let more = ids.len().checked_sub(IDS_NAMED_MAX).filter(|more| *more > 0);
     let parts = [
         (!ids.is_empty()).then(|| format!("ids={named}{}", more.map_or_else(String::new, |more| format!(",+{more}")))),
         channel.as_ref().map(|channel| format!("channel={channel}")),
         reason.map(|reason| format!("reason={reason}")),
+        cause.as_ref().map(|cause| format!("cause={}", cause.escape_debug().take(200).collect::<String>())),
         decision.as_ref().map(|id| format!("decision={}", id.escape_debug().take(128).collect::<String>())),
         severity.map(|severity| format!("severity={severity}")),
         since.map(|since| format!("since={since}")),
@@ -175,12 +179,13 @@ mod tests {
     #[test]
     fn a_query_says_which_letters_are_meant() {
         let query = format!(
-            "channel=soc&reason=refused&decision=a%20b&severity=HIGH&since=2026-06-01T00:00:00Z&until=2026-06-02T00:00:00Z&limit=7&before={ID}"
+            "channel=soc&reason=refused&cause=HTTP+400:+%23&decision=a%20b&severity=HIGH&since=2026-06-01T00:00:00Z&until=2026-06-02T00:00:00Z&limit=7&before={ID}"
         );
         let Asked { filter, before, bodies, by_cause } = Asked::read(&query).unwrap();
         let wanted = LetterFilter {
             channel: Some("soc".parse().unwrap()),
             reason: Some(DeathReason::Refused),
+            cause: Some(String::from("HTTP 400: #")),
             decision: Some(String::from("a b")),
             severity: Some(Severity::High),
             since: Some("2026-06-01T00:00:00Z".parse().unwrap()),

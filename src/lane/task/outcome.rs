@@ -13,13 +13,13 @@ use crate::{
         CardPosted, Errand, LaneState, Origin,
         step::{self, Answer, Course, Fate, Form, Standing, Step, Tried},
     },
-    model::{DeathReason, Ending, Reply, Verdict},
+    model::{Attempt, DeathReason, Ending, Reply, Verdict},
 };
 
 impl Lane {
     /// Does what the rules say about a try that has come back.
     pub(super) async fn conclude(&mut self, sent: Sent) {
-        let Sent { load: Load { errands, digest }, channel, told, result, took, probe, detoured } = sent;
+        let Sent { load: Load { mut errands, digest }, channel, told, result, took, probe, detoured } = sent;
         self.pace.seen(Instant::now(), took);
         let answer = match &result {
             Ok(reply) => Answer::Reply(self.judge(&*channel, reply)),
@@ -49,6 +49,10 @@ impl Lane {
         self.tell(&errands, &verdict, status, &why, took, &step);
         if let (Ok(reply), Fate::Delivered, None) = (&result, &step.fate, digest) {
             self.tell_of_card(&*channel, reply, &errands);
+        }
+        if !matches!(step.fate, Fate::Delivered) {
+            let failed = Attempt::new(self.tools.clock.now(), verdict.outcome(), status, &why);
+            errands.iter_mut().for_each(|errand| failed.clone().remember(&mut errand.delivery.history));
         }
         let last = (!why.is_empty()).then(|| LastReply { status, text: why.clone(), at: self.tools.clock.now() });
         if let (true, Course::Pause { wait }) = (asked, step.course) {

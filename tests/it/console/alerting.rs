@@ -80,6 +80,33 @@ async fn add(browser: &Browser, worker: &WorkerProcess, slack: &StandIn) {
     browser.until("What it wants is delivered.").await;
 }
 
+/// Lets the endpoint refuse one decision, which becomes a dead letter, and sends it again from its page.
+async fn refuse_and_replay(browser: &Browser, worker: &WorkerProcess, slack: &StandIn) {
+    slack.set_script(Script::always(Step::Reply { reply: Reply::new(400, "invalid_payload"), taken: false }));
+    publish(worker, "d-refused").await;
+    let dead = |count| async move {
+        eventually("so many are dead", PATIENCE, async || {
+            (worker.metrics().await.sum("dead_letters", &["channel=\"soc-slack\""]) == count).then_some(())
+        })
+        .await;
+    };
+    dead(1).await;
+    slack.set_script(Script::accept());
+    browser.until("Everyone is being told; 1 thing to look at.").await;
+    browser.until("1 dead letter in this worker's store").await;
+    browser.go(&format!("{}/dead-letters?channel=soc-slack", worker.server())).await;
+    browser.until("invalid_payload").await;
+    browser.picture("dead-letters").await;
+    browser.click("#replay-all").await;
+    browser.until("again?").await;
+    browser.picture("replay").await;
+    browser.click("#confirm").await;
+    until_card(slack, "d-refused").await;
+    dead(0).await;
+    browser.go(&format!("{}/", worker.server())).await;
+    browser.until("Everyone is being told.").await;
+}
+
 /// Edits it, which keeps its secrets, and deletes it, with a count first.
 async fn edit_and_delete(browser: &Browser, worker: &WorkerProcess, slack: &StandIn) {
     browser.click("#edit").await;
@@ -157,6 +184,8 @@ async fn a_channel_is_added_tried_told_held_mended_paused_edited_and_deleted_in_
     browser.go(&at("/")).await;
     browser.until("Everyone is being told.").await;
     browser.picture("overview").await;
+
+    refuse_and_replay(&browser, &worker, &slack).await;
 
     // Paused with a reason that everybody sees, and resumed.
     browser.go(&at("/channels/soc-slack")).await;

@@ -4,38 +4,37 @@ use std::collections::VecDeque;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::Failure;
-use crate::{
-    cli::server::AT_ONCE_MAX,
-    dead_letters::{DeadLetter, LetterId, Page},
-};
+use super::{AT_ONCE_MAX, Trouble, Unheard};
+use crate::dead_letters::{DeadLetter, LetterId, Page};
 
 /// Where pages come from, newest first.
-pub(super) trait Source {
+pub trait Source {
     /// How it is called.
     fn name(&self) -> &str;
 
     /// The page of the letters before this one; the first page without one.
-    fn page(&mut self, before: Option<LetterId>) -> impl Future<Output = Result<Page, Failure>>;
+    fn page(&mut self, before: Option<LetterId>) -> impl Future<Output = Result<Page, Trouble>> + Send;
 }
 
 /// The letters of many sources, newest first.
-pub(super) struct Merge<S> {
+#[derive(Debug)]
+pub struct Merge<S> {
     lines: Vec<Line<S>>,
     last: Option<LetterId>,
-    /// What went wrong. A source that failed is left out from there on.
-    pub(super) failures: Vec<Failure>,
+    /// Sources that failed. Each is left out from there on.
+    pub unheard: Vec<Unheard>,
     /// Letters that cannot be read any more.
-    pub(super) damaged: Vec<LetterId>,
+    pub damaged: Vec<LetterId>,
 }
 
+#[derive(Debug)]
 struct Line<S> {
     source: S,
     letters: VecDeque<DeadLetter>,
     next: Next,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     First,
     Before(LetterId),
@@ -43,14 +42,21 @@ enum Next {
 }
 
 impl<S: Source> Merge<S> {
-    pub(super) fn new(sources: Vec<S>) -> Self {
-        let line = |source| Line { source, letters: VecDeque::new(), next: Next::First };
+    /// The letters of these sources.
+    pub fn new(sources: Vec<S>) -> Self {
+        Self::before(sources, None)
+    }
+
+    /// Those of them that are older than this one.
+    pub fn before(sources: Vec<S>, before: Option<LetterId>) -> Self {
+        let next = before.map_or(Next::First, Next::Before);
+        let line = |source| Line { source, letters: VecDeque::new(), next };
         let lines = sources.into_iter().map(line).collect();
-        Self { lines, last: None, failures: Vec::new(), damaged: Vec::new() }
+        Self { lines, last: None, unheard: Vec::new(), damaged: Vec::new() }
     }
 
     /// The newest letter that is left, and the place of its source among the sources.
-    pub(super) async fn next(&mut self) -> Option<(DeadLetter, usize)> {
+    pub async fn next(&mut self) -> Option<(DeadLetter, usize)> {
         loop {
             self.fill().await;
             let newest = |(at, line): (usize, &Line<S>)| line.letters.front().map(|letter| (letter.id, at));
@@ -64,19 +70,19 @@ impl<S: Source> Merge<S> {
     }
 
     /// The name of a source.
-    pub(super) fn name(&self, at: usize) -> &str {
+    pub fn name(&self, at: usize) -> &str {
         self.lines[at].source.name()
     }
 
     /// Gets a page of each source that has shown all of its last one: without it, nobody knows which letter is the newest.
     async fn fill(&mut self) {
         while self.lines.iter().any(Line::is_hungry) {
-            let hungry = self.lines.iter_mut().filter(|line| line.is_hungry()).map(Line::fill);
+            let hungry: Vec<_> = self.lines.iter_mut().filter(|line| line.is_hungry()).map(Line::fill).collect();
             let filled: Vec<_> = stream::iter(hungry).buffer_unordered(AT_ONCE_MAX).collect().await;
             for one in filled {
                 match one {
                     Ok(damaged) => self.damaged.extend(damaged),
-                    Err(failure) => self.failures.push(failure),
+                    Err(unheard) => self.unheard.push(unheard),
                 }
             }
         }
@@ -88,14 +94,14 @@ impl<S: Source> Line<S> {
         self.letters.is_empty() && self.next != Next::End
     }
 
-    async fn fill(&mut self) -> Result<Vec<LetterId>, Failure> {
+    async fn fill(&mut self) -> Result<Vec<LetterId>, Unheard> {
         let before = match self.next {
             Next::First => None,
             Next::Before(id) => Some(id),
             Next::End => return Ok(Vec::new()),
         };
         self.next = Next::End;
-        let page = self.source.page(before).await?;
+        let page = self.source.page(before).await.map_err(|trouble| Unheard::new(self.source.name(), trouble))?;
         self.letters = page.letters.into();
         // A page that goes back would go on for ever.
         let onwards = page.next.filter(|next| before.is_none_or(|before| *next < before));
@@ -122,11 +128,11 @@ mod tests {
             "shelf"
         }
 
-        async fn page(&mut self, before: Option<LetterId>) -> Result<Page, Failure> {
+        async fn page(&mut self, before: Option<LetterId>) -> Result<Page, Trouble> {
             let rest = self.numbers.iter().filter(|number| before.is_none_or(|before| **number < before.0.as_u128()));
             let rest: Vec<u128> = rest.copied().collect();
             if self.fails_after.is_some_and(|after| self.numbers.len() - rest.len() >= after) {
-                return Err(Failure::new("it broke"));
+                return Err(Trouble::Silent(String::from("it broke")));
             }
             let letters: Vec<_> = rest.iter().take(2).map(|number| letter(*number)).collect();
             let next = letters.last().map(|letter| letter.id).filter(|_| rest.len() > 2);
@@ -145,7 +151,7 @@ mod tests {
         while let Some((letter, _)) = merge.next().await {
             numbers.push(letter.id.0.as_u128());
         }
-        (numbers, merge.failures.len())
+        (numbers, merge.unheard.len())
     }
 
     #[tokio::test]

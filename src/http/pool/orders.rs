@@ -1,0 +1,256 @@
+//! Replays and purges over the pool: first a count, then the order to every worker that was counted.
+//!
+//! Between the count and the order letters go on dying, and nobody may lose one that was not in the count. So the count says of each
+//! worker when the newest letter died that it has counted, and the order to that worker means none that died later. By each worker's
+//! own clock: clocks differ by more than letters do. A worker that was not counted, or has restarted since, is given no order.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::{StreamExt as _, stream};
+use http::Method;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{OWN, Pool, refusal};
+use crate::{
+    dead_letters::{Cause, LetterFilter, ReplayReport},
+    http::{
+        dead_letters::{errand::Deed, words::Order},
+        guard::Caller,
+    },
+    model::{ChannelId, Timestamp},
+    workers::{
+        AT_ONCE_MAX, Credential, Server, Servers, Trouble, Unheard,
+        errands::{self, Summary},
+        letters::PATH,
+        understand,
+    },
+};
+
+/// What is meant, as it was counted.
+#[derive(Debug)]
+pub(in crate::http) struct Tally {
+    /// Worker by worker; those with nothing are left out.
+    pub(in crate::http) counted: Vec<Counted>,
+    /// Who could not be asked, and is not among them.
+    pub(in crate::http) unheard: Vec<Unheard>,
+}
+
+/// What one worker has of what is meant.
+#[derive(Debug)]
+pub(in crate::http) struct Counted {
+    /// How it is called.
+    pub(in crate::http) name: String,
+    /// Its causes.
+    pub(in crate::http) causes: Vec<Cause>,
+    /// Up to where it was counted.
+    pub(in crate::http) bound: Bound,
+}
+
+/// Up to where a worker was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) struct Bound {
+    /// The worker.
+    pub(in crate::http) worker: Uuid,
+    /// When its newest letter died.
+    pub(in crate::http) newest: Timestamp,
+}
+
+impl Tally {
+    /// How many letters are meant.
+    pub(in crate::http) fn count(&self) -> u64 {
+        self.causes().map(|cause| cause.count).sum()
+    }
+
+    /// How many of each channel; without one, what was never a delivery.
+    pub(in crate::http) fn by_channel(&self) -> BTreeMap<Option<ChannelId>, u64> {
+        let mut channels = BTreeMap::new();
+        for cause in self.causes() {
+            *channels.entry(cause.channel.clone()).or_default() += cause.count;
+        }
+        channels
+    }
+
+    fn causes(&self) -> impl Iterator<Item = &Cause> {
+        self.counted.iter().flat_map(|counted| &counted.causes)
+    }
+
+    /// Up to where each worker was counted.
+    pub(in crate::http) fn bounds(&self) -> Vec<Bound> {
+        self.counted.iter().map(|counted| counted.bound).collect()
+    }
+}
+
+impl Counted {
+    /// Of a worker with at least one letter.
+    fn of(name: String, worker: Uuid, causes: Vec<Cause>) -> Option<Self> {
+        let newest = causes.iter().map(|cause| cause.newest).max()?;
+        Some(Self { name, causes, bound: Bound { worker, newest } })
+    }
+
+    /// How many letters it has.
+    pub(in crate::http) fn count(&self) -> u64 {
+        self.causes.iter().map(|cause| cause.count).sum()
+    }
+}
+
+/// What one worker did, or would do.
+#[derive(Debug)]
+pub(in crate::http) struct Done {
+    /// How it is called.
+    pub(in crate::http) name: String,
+    /// What it did.
+    pub(in crate::http) summary: Option<Summary<Report>>,
+    /// What went wrong.
+    pub(in crate::http) trouble: Option<Trouble>,
+}
+
+/// What a replay or a purge did.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::http) struct Report {
+    /// Letters that were purged.
+    #[serde(default)]
+    pub(in crate::http) purged: u64,
+    /// What became of those that were replayed.
+    #[serde(flatten)]
+    pub(in crate::http) replay: ReplayReport,
+}
+
+/// An order as it is given.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct Wish {
+    /// What is to be done.
+    pub(in crate::http) deed: Deed,
+    /// To which letters.
+    pub(in crate::http) filter: LetterFilter,
+    /// Of which workers, and up to where.
+    pub(in crate::http) bounds: Vec<Bound>,
+    /// Only say what would be done.
+    pub(in crate::http) dry_run: bool,
+}
+
+impl Pool {
+    /// Counts what `filter` means, over all workers.
+    pub(in crate::http) async fn tally(&self, filter: &LetterFilter, credential: Option<&Credential>) -> Tally {
+        if let [id] = filter.ids[..] {
+            let super::Heard { of, unheard } = self.find(id, credential).await;
+            let counted = of.and_then(|had| {
+                let (letter, worker) = (had.letter, had.worker?);
+                let (oldest, newest) = (letter.died_at, letter.died_at);
+                let (reason, channel, detail) = (letter.reason, letter.channel, letter.detail);
+                Counted::of(had.server, worker, vec![Cause { reason, channel, detail, count: 1, oldest, newest }])
+            });
+            return Tally { counted: counted.into_iter().collect(), unheard };
+        }
+        let super::Heard { of, unheard } = self.causes(filter, credential).await;
+        let counted = of.into_iter().filter_map(|(name, grouped)| Counted::of(name, grouped.worker, grouped.causes));
+        Tally { counted: counted.collect(), unheard }
+    }
+
+    /// Gives the order to each worker that was counted, all at once, and waits for their ends: one entry for each of them.
+    pub(in crate::http) async fn give(&self, wish: Wish, caller: Caller, credential: Option<Credential>) -> Vec<Done> {
+        let own = wish.bounds.iter().find(|bound| bound.worker == self.desk.worker);
+        let others: Vec<Bound> = wish.bounds.iter().filter(|bound| bound.worker != self.desk.worker).copied().collect();
+        let own = async {
+            match own {
+                Some(bound) => Some(self.give_own(&wish, *bound, caller).await),
+                None => None,
+            }
+        };
+        let others = async {
+            if others.is_empty() { Vec::new() } else { self.give_others(&wish, &others, credential.as_ref()).await }
+        };
+        let (own, others) = tokio::join!(own, others);
+        own.into_iter().chain(others).collect()
+    }
+
+    async fn give_own(&self, wish: &Wish, bound: Bound, caller: Caller) -> Done {
+        let begun = async {
+            // By the same words as the others' orders, so that they mean the same.
+            let order = Order::of(wish.words(bound).to_string().as_bytes(), wish.deed)?;
+            self.desk.begin(wish.deed, order, caller).await
+        };
+        let (summary, trouble) = match begun.await {
+            Ok(begun) => errands::ended(&begun.end().await),
+            Err(error) => (None, Some(refusal(error))),
+        };
+        Done { name: OWN.to_owned(), summary, trouble }
+    }
+
+    async fn give_others(&self, wish: &Wish, bounds: &[Bound], credential: Option<&Credential>) -> Vec<Done> {
+        let (servers, unheard) = self.others(credential).await;
+        let (known, mut silent) = which(&servers).await;
+        silent.extend(unheard);
+        let ordered = bounds.iter().filter_map(|bound| Some((known.get(&bound.worker)?, *bound)));
+        let give = async |server: &Server, bound: Bound| {
+            let words = wish.words(bound);
+            let giving = errands::give::<Report>(server, wish.deed.as_str(), &words, |_| {});
+            let draining = &self.inside.draining;
+            // The peer stops after the batch under way when nobody listens to it any more.
+            let given = draining.run_until_cancelled(giving).await;
+            let stopping = || (None, Some(Trouble::Silent(String::from("this worker stops"))));
+            let (summary, trouble) = given.unwrap_or_else(stopping);
+            Done { name: server.name.clone(), summary, trouble }
+        };
+        let orders: Vec<_> = ordered.map(|(server, bound)| give(server, bound)).collect();
+        let mut done: Vec<Done> = stream::iter(orders).buffered(AT_ONCE_MAX).collect().await;
+        let lost = bounds.iter().filter(|bound| !known.contains_key(&bound.worker)).count();
+        let missing = silent.into_iter().map(|Unheard { server, trouble }| (server, trouble));
+        let restarted = std::iter::repeat_with(|| {
+            let why = "it has restarted since the count, or is gone: count again";
+            (String::from("a worker that was counted"), Trouble::Silent(why.to_owned()))
+        });
+        let told = missing.chain(restarted).take(lost);
+        done.extend(told.map(|(name, trouble)| Done { name, summary: None, trouble: Some(trouble) }));
+        done
+    }
+}
+
+/// Which worker is behind which address. Of one that is there twice, the first address.
+async fn which(servers: &Servers) -> (BTreeMap<Uuid, &Server>, Vec<Unheard>) {
+    #[derive(Deserialize)]
+    struct Who {
+        worker: Uuid,
+    }
+    let (mut known, mut unheard) = (BTreeMap::new(), Vec::new());
+    for (server, answer) in servers.ask_all(Method::GET, &format!("{PATH}?limit=1&bodies=false"), None).await {
+        match answer.and_then(|answer| understand::<Who>(answer.value)) {
+            Ok(Who { worker }) => drop(known.entry(worker).or_insert(server)),
+            Err(trouble) => unheard.push(Unheard::new(&server.name, trouble)),
+        }
+    }
+    (known, unheard)
+}
+
+impl Wish {
+    /// The order to one worker.
+    fn words(&self, bound: Bound) -> Value {
+        // The filter means letters that died before a time, to the millisecond.
+        let end = bound.newest.plus(Duration::from_millis(1));
+        let until = Some(self.filter.until.map_or(end, |until| until.min(end)));
+        let filter = LetterFilter { until, limit: None, ..self.filter.clone() };
+        errands::order(&filter, false, self.dry_run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_means_nothing_that_died_after_its_worker_was_counted() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let bound = Bound { worker: Uuid::nil(), newest: at("2026-06-01T12:00:00.123Z") };
+        let until = |filter: LetterFilter| {
+            let wish = Wish { deed: Deed::Purge, filter, bounds: Vec::new(), dry_run: false };
+            let words = wish.words(bound).to_string();
+            Order::of(words.as_bytes(), Deed::Purge).unwrap().filter.until.unwrap()
+        };
+        assert_eq!(until(LetterFilter::default()), at("2026-06-01T12:00:00.124Z"));
+        let earlier = at("2026-06-01T11:00:00Z");
+        assert_eq!(until(LetterFilter { until: Some(earlier), ..LetterFilter::default() }), earlier);
+        let later = LetterFilter { until: Some(at("2026-06-02T00:00:00Z")), ..LetterFilter::default() };
+        assert_eq!(until(later), at("2026-06-01T12:00:00.124Z"));
+    }
+}

@@ -1,0 +1,234 @@
+//! Two workers of one pool over real sockets, and peers that are none.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use super::{orders::Wish, *};
+use crate::{
+    dead_letters::DeadLetter,
+    http::{
+        access::Via,
+        dead_letters::{
+            errand::Deed,
+            tests::{letter, show_soc},
+        },
+        guard::Caller,
+        tests::House,
+    },
+    model::{Role, Secret},
+};
+
+fn bearer(token: &str) -> Credential {
+    Credential::bearer(&Secret::new(token)).unwrap()
+}
+
+fn pool(house: &House) -> Pool {
+    let desk = Desk::new(house.inside.clone(), &TaskTracker::new(), uuid::Uuid::new_v4());
+    Pool::new(house.inside.clone(), desk)
+}
+
+fn caller(role: Role) -> Caller {
+    Caller { name: role.to_string(), role, via: Via::Token, from: std::net::SocketAddr::from(([127, 0, 0, 1], 1)) }
+}
+
+/// Two workers, and what the first one sees of both: the other is its only peer.
+async fn pair() -> ([House; 2], Pool) {
+    let [one, two] = House::pair().await;
+    one.meet(&[format!("http://{}", two.doors.api)]);
+    let pool = pool(&one);
+    ([one, two], pool)
+}
+
+async fn bury(house: &House, names: &[&str]) {
+    for name in names {
+        house.inside.store.bury(letter(name, "soc", None)).await.unwrap();
+    }
+}
+
+async fn left(house: &House) -> u64 {
+    house.inside.store.count(&LetterFilter::default()).await.unwrap()
+}
+
+fn decisions(listed: &Listed) -> Vec<&str> {
+    listed.letters.iter().filter_map(|(_, letter): &(String, DeadLetter)| letter.decision_id.as_deref()).collect()
+}
+
+#[tokio::test]
+async fn the_letters_of_all_workers_are_one_list_with_causes_added_up() {
+    let ([one, two], pool) = pair().await;
+    // In turn, so that they lie between one another in time.
+    for number in 0..3 {
+        bury(&one, &[&format!("one-{number}")]).await;
+        bury(&two, &[&format!("two-{number}")]).await;
+    }
+    let (auditor, everything) = (bearer("auditor"), LetterFilter::default());
+    let Heard { of, unheard } = pool.letters(&everything, None, 4, Some(&auditor)).await;
+    assert!(unheard.is_empty(), "{unheard:?}");
+    assert_eq!(decisions(&of), ["two-2", "one-2", "two-1", "one-1"]);
+    let older = pool.letters(&everything, of.next, 4, Some(&auditor)).await;
+    assert_eq!((decisions(&older.of), older.of.next), (vec!["two-0", "one-0"], None));
+    let found = pool.find(of.letters[0].1.id, Some(&auditor)).await.of.unwrap();
+    assert_eq!(
+        (found.letter.decision_id.as_deref(), found.server),
+        (Some("two-2"), format!("http://{}", two.doors.api))
+    );
+    assert!(found.worker.is_some() && !found.letter.body.is_empty());
+    let nobody = pool.find("0197a2b4-0000-7000-8000-000000000001".parse().unwrap(), Some(&auditor)).await;
+    assert!(nobody.of.is_none() && nobody.unheard.is_empty());
+}
+
+#[tokio::test]
+async fn a_worker_among_its_own_peers_is_asked_once() {
+    let [one, two] = House::pair().await;
+    bury(&one, &["one-0", "one-1"]).await;
+    bury(&two, &["two-0"]).await;
+    // Over the door of the house itself, where it is one of its own peers.
+    let page = crate::http::console::tests::look(&one, "auditor", "/dead-letters").await;
+    assert!(page.contains("3 dead letters") && page.contains("<b>3</b>"), "{page}");
+    assert_eq!(page.matches("two-0").count(), 1, "{page}");
+    assert_eq!(page.matches(">one-0<").count(), 1, "{page}");
+    assert!(page.contains(OWN) && page.contains(&two.doors.api.to_string()), "{page}");
+    assert!(!page.contains(&one.doors.api.to_string()), "{page}");
+}
+
+#[tokio::test]
+async fn who_is_silent_or_refuses_is_named_and_costs_the_others_nothing() {
+    let [one, two] = House::pair().await;
+    bury(&two, &["two-0"]).await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    one.meet(&[
+        format!("http://{gone}"),
+        format!("http://{}", two.doors.api),
+        String::from("http://no.such.host.invalid:1"),
+    ]);
+    let pool = pool(&one);
+    let heard = pool.causes(&LetterFilter::default(), Some(&bearer("auditor"))).await;
+    let counts: Vec<usize> = heard.of.iter().map(|(_, grouped)| grouped.causes.len()).collect();
+    assert_eq!(counts, [0, 1]);
+    let named: Vec<&str> = heard.unheard.iter().map(|one| one.server.as_str()).collect();
+    assert!(
+        named.contains(&&*format!("http://{gone}")) && named.contains(&"http://no.such.host.invalid:1"),
+        "{named:?}"
+    );
+    // Who is a stranger to a peer is refused there, and its own worker's letters are shown all the same.
+    let heard = pool.causes(&LetterFilter::default(), Some(&bearer("of another pool"))).await;
+    assert_eq!(heard.of.len(), 1);
+    let refused =
+        |one: &Unheard| matches!(one.trouble, Trouble::Refused { status: http::StatusCode::UNAUTHORIZED, .. });
+    assert_eq!(heard.unheard.iter().filter(|one| refused(one)).count(), 1, "{:?}", heard.unheard);
+}
+
+/// Answers every request with this and keeps what was asked.
+async fn scripted(answer: String, tasks: &TaskTracker) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&asked);
+    tasks.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.is_ok_and(|bytes| bytes > 0) {}
+            kept.lock().unwrap().push(String::from_utf8_lossy(&request).to_ascii_lowercase());
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test]
+async fn a_credential_goes_to_peers_alone_and_nothing_beside_it() {
+    // Goal: what a caller proves who it is with reaches the peers, without its other cookies, and never who they send on to.
+    let tasks = TaskTracker::new();
+    let (elsewhere, stolen) = scripted(String::from("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), &tasks).await;
+    let redirect = format!(
+        "HTTP/1.1 302 Found\r\nlocation: {elsewhere}/api/dead-letters\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    let (peer, asked) = scripted(redirect, &tasks).await;
+    let house = House::open().await;
+    house.meet(&[peer]);
+    let page =
+        crate::http::console::tests::look_with(&house, "auditor", "/dead-letters", "other=secret; interven_said=x")
+            .await;
+    assert!(page.contains("could not be asked"), "{page}");
+    let asked = asked.lock().unwrap().clone();
+    assert!(!asked.is_empty());
+    for request in &asked {
+        assert_eq!(request.matches("cookie: interven_session=").count(), 1, "{request}");
+        for other in ["secret", "interven_said", "authorization", "origin", "sec-fetch", "referer"] {
+            assert!(!request.contains(other), "{other}: {request}");
+        }
+    }
+    assert!(stolen.lock().unwrap().is_empty(), "a redirect was followed");
+    let credential = bearer("very-secret-token");
+    assert!(!format!("{credential:?}").contains("very-secret"));
+}
+
+#[tokio::test]
+async fn an_order_reaches_every_worker_that_was_counted_and_nothing_that_died_later() {
+    let ([one, two], pool) = pair().await;
+    bury(&one, &["one-0", "one-1"]).await;
+    bury(&two, &["two-0"]).await;
+    let (admin, filter) = (bearer("admin"), LetterFilter::default());
+    let tally = pool.tally(&filter, Some(&admin)).await;
+    assert_eq!((tally.count(), tally.counted.len()), (3, 2));
+    // The filter is exact to the millisecond.
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    bury(&one, &["late-0"]).await;
+    bury(&two, &["late-1"]).await;
+    let wish = |deed, dry_run| Wish { deed, filter: filter.clone(), bounds: tally.bounds(), dry_run };
+    let give = async |wish| pool.give(wish, caller(Role::Admin), Some(admin.clone())).await;
+    let counted = give(wish(Deed::Purge, true)).await;
+    assert_eq!(counted.iter().map(|done| done.summary.as_ref().unwrap().report.purged).sum::<u64>(), 3);
+    assert_eq!((left(&one).await, left(&two).await), (3, 2), "a dry run did something");
+    let done = give(wish(Deed::Purge, false)).await;
+    assert!(done.iter().all(|done| done.trouble.is_none()), "{done:?}");
+    assert_eq!((left(&one).await, left(&two).await), (1, 1));
+
+    // A worker that has restarted since has another id, and is given no order.
+    let mut bounds = tally.bounds();
+    bounds[0].worker = uuid::Uuid::new_v4();
+    let done = give(Wish { bounds, ..wish(Deed::Purge, false) }).await;
+    let lost: Vec<&str> = done.iter().filter_map(|done| Some(done.trouble.as_ref()?.why())).collect();
+    assert!(lost.len() == 1 && lost[0].contains("count again"), "{done:?}");
+}
+
+#[tokio::test]
+async fn who_may_not_purge_may_not_do_so_over_a_peer_either() {
+    let ([_one, two], pool) = pair().await;
+    show_soc(&two);
+    bury(&two, &["two-0"]).await;
+    let (analyst, filter) = (bearer("analyst"), LetterFilter::default());
+    let tally = pool.tally(&filter, Some(&analyst)).await;
+    let wish = |deed| Wish { deed, filter: filter.clone(), bounds: tally.bounds(), dry_run: false };
+    let done = pool.give(wish(Deed::Purge), caller(Role::Analyst), Some(analyst.clone())).await;
+    assert!(done.len() == 1 && done[0].trouble.as_ref().unwrap().why().contains("may not purge"), "{done:?}");
+    assert_eq!(left(&two).await, 1);
+    let done = pool.give(wish(Deed::Replay), caller(Role::Analyst), Some(analyst)).await;
+    assert_eq!(done[0].summary.as_ref().unwrap().report.replay.replayed, 1, "{done:?}");
+    assert_eq!(left(&two).await, 0);
+}
+
+#[tokio::test]
+async fn channels_are_told_as_the_whole_pool_sees_them() {
+    let ([one, two], pool) = pair().await;
+    show_soc(&two);
+    two.channels.send_modify(|shown| {
+        let mut one = shown[0].clone();
+        one.configured = json!({"id": "soc", "unreadable": "the key is another one"});
+        one.unreadable = true;
+        *shown = Arc::from([one]);
+    });
+    one.channels.send_modify(|shown| {
+        let mut soc = two.channels.borrow()[0].clone();
+        (soc.configured, soc.unreadable) = (json!({"id": "soc"}), false);
+        *shown = Arc::from([soc]);
+    });
+    let Heard { of, unheard } = pool.channels(Some(&bearer("auditor"))).await;
+    assert!(unheard.is_empty() && of.len() == 1, "{of:?} {unheard:?}");
+    assert_eq!((&of[0]["state"], of[0]["servers"].as_array().unwrap().len()), (&json!("unreadable"), 2), "{of:?}");
+}
