@@ -12,7 +12,8 @@ pub struct Form {
     pub title: &'static str,
     /// What it is, in one sentence.
     pub sentence: &'static str,
-    /// How to come by what the fields ask for. Source: the product page, "Setup".
+    /// How to come by what the fields ask for; `{public_url}` stands for the address of this worker's pool. Source: the product page,
+    /// "Setup".
     pub steps: &'static [&'static str],
     /// The kind's own keys, in the order in which people want them.
     pub fields: &'static [Field],

@@ -205,8 +205,17 @@ pub struct ChannelPage {
 }
 
 impl ChannelPage {
+    /// Where the decisions are that it wants: the page of the decisions knows no patterns of tools, so those are left out.
+    fn decisions(&self) -> String {
+        let events = self.channel.events.iter().map(|event| ("decision", event.as_str()));
+        let severity = [("min_severity", self.channel.min_severity.as_str())];
+        let pairs = events.chain(severity).filter(|(_, value)| !value.is_empty());
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        format!("/decisions?{query}")
+    }
+
     /// What the live part says, for those who do not see it.
     fn says(&self) -> String {
-        format!("{} is {}, {} wait", self.channel.id, self.channel.lane.word(), self.channel.waits())
+        format!("{} is {}", self.channel.id, self.channel.lane.word())
     }
 }

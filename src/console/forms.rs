@@ -44,7 +44,7 @@ pub enum Control {
         value: String,
         /// Whether the channel has the list with nothing in it.
         none: bool,
-        /// Whether what is typed is hidden.
+        /// Whether what is typed is a secret.
         secret: bool,
     },
     /// A secret: nothing ever stands there.
@@ -163,7 +163,7 @@ pub struct FormPage {
     /// Its word in what is sent.
     pub name: &'static str,
     /// How to come by what it asks for.
-    pub steps: &'static [&'static str],
+    pub steps: Vec<Text>,
     /// What it is for.
     pub aim: Aim,
     /// Where it is sent: a path of ours.
@@ -178,6 +178,8 @@ pub struct FormPage {
     pub first: Vec<FormField>,
     /// What most people do not.
     pub more: Vec<FormField>,
+    /// How many of those are otherwise than by default.
+    pub more_set: usize,
     /// What is wrong with no field alone.
     pub faults: Vec<Fault>,
     /// What somebody did meanwhile.
@@ -210,6 +212,12 @@ impl FormPage {
     /// Whether there is something to see among what most people do not need.
     fn more_is_open(&self) -> bool {
         self.more.iter().any(|field| !field.faults.is_empty() || field.meanwhile.is_some())
+    }
+
+    /// Whether whoever looks has begun, and no longer needs to know how to begin.
+    fn has_begun(&self) -> bool {
+        let new = matches!(&self.aim, Aim::Make { id, .. } if id.is_empty());
+        !new || self.tried.is_some() || !self.faulty().is_empty()
     }
 
     /// Whether the channel has secrets that are kept.

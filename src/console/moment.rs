@@ -12,6 +12,7 @@ use crate::model::Timestamp;
 pub struct When {
     exact: String,
     people: String,
+    short: String,
     hint: String,
 }
 
@@ -27,7 +28,19 @@ impl When {
             (0, _) => format!("in {}", spelled(future)),
             (_, _) => format!("{} ago", spelled(past)),
         };
-        Self { exact: at.to_rfc3339_millis(), people: at.for_people(), hint }
+        // `2026-06-01 12:03:00 UTC`: of a moment of today, its day is known.
+        let (people, today) = (at.for_people(), now.for_people());
+        let minute = people.get(..16).unwrap_or(&people);
+        let short = match (people.get(..10), people.get(11..16)) {
+            (Some(day), Some(clock)) if Some(day) == today.get(..10) => format!("{clock} UTC"),
+            _ => format!("{minute} UTC"),
+        };
+        Self { exact: at.to_rfc3339_millis(), people, short, hint }
+    }
+
+    /// The moment to its minute, and its day where that is not today.
+    pub fn short(&self) -> &str {
+        &self.short
     }
 
     /// The moment itself, for machines.
@@ -82,6 +95,8 @@ mod tests {
         assert_eq!(hint("2026-06-01T12:00:00Z"), "now");
         assert_eq!(hint("2026-06-01T11:57:00.5Z"), "3 min ago");
         assert_eq!(hint("2026-06-01T12:04:20.5Z"), "in 4 min 20 s");
+        assert_eq!(When::new("2026-06-01T11:57:59Z".parse().unwrap(), now).short(), "11:57 UTC");
+        assert_eq!(When::new("2026-05-31T11:57:00Z".parse().unwrap(), now).short(), "2026-05-31 11:57 UTC");
         let html = When::new(now, now).render().unwrap();
         assert!(html.contains(r#"<time datetime="2026-06-01T12:00:00.500Z">2026-06-01 12:00:00 UTC</time>"#), "{html}");
     }

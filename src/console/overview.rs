@@ -117,15 +117,26 @@ impl OverviewPage {
     /// The one sentence, and its look.
     pub(super) fn verdict(&self) -> (&'static str, &'static str, String) {
         let needs = self.needs();
-        let untold: Vec<&Need> = needs.iter().filter(|need| need.weight == Weight::Untold).collect();
-        match (untold.as_slice(), needs.len()) {
-            ([], 0) => ("good", "✓", String::from("Everyone is being told.")),
-            ([], count) => ("warn", "!", format!("Everyone is being told; {} to look at.", counted_things(count))),
-            ([only], _) => ("bad", "!", format!("{}.", only.what)),
-            ([first, more @ ..], _) => {
-                ("bad", "!", format!("{}, and {} like it.", first.what, counted_things(more.len())))
-            }
+        let untold = needs.iter().filter(|need| need.weight == Weight::Untold).count();
+        match (untold, needs.as_slice()) {
+            (0, []) => ("good", "✓", String::from("Everyone is being told.")),
+            (0, needs) => ("warn", "!", format!("Everyone is being told; {} to look at.", counted_things(needs.len()))),
+            (1, [first, ..]) => ("bad", "!", format!("{}.", first.what)),
+            // A worker that reaches no broker tells nobody at all, whatever its channels do.
+            (_, [first, ..]) if !self.counts.connected => ("bad", "!", format!("{}.", first.what)),
+            (count, _) => ("bad", "!", format!("{count} channels tell nobody at present.")),
         }
+    }
+
+    /// What stands below the sentence: everything, but what the sentence itself says already.
+    fn below(&self) -> Vec<(Need, bool)> {
+        let (_, _, verdict) = self.verdict();
+        let said = |need: &Need| verdict.strip_suffix('.') == Some(need.what.as_str());
+        let below = self.needs().into_iter().map(|need| {
+            let said = said(&need);
+            (need, said)
+        });
+        below.filter(|(need, said)| !said || need.why.is_some() || need.way.is_some()).collect()
     }
 
     /// How many wait in all channels.
@@ -163,7 +174,7 @@ impl OverviewPage {
 /// Whether somebody must know of a channel, and in which words.
 fn trouble(channel: &Channel, long: bool) -> Option<(Weight, String)> {
     let Channel { id, lane, .. } = channel;
-    let since = channel.since.as_ref().map_or_else(String::new, |since| format!(" since {}", since.people()));
+    let since = channel.since.as_ref().map_or_else(String::new, |since| format!(" since {}", since.short()));
     match lane {
         Lane::Held => Some((Weight::Untold, format!("{id} is held: nobody is told there{since}"))),
         Lane::Unreadable => Some((Weight::Untold, format!("{id} cannot be read by a worker: it tells nobody there"))),
@@ -172,7 +183,7 @@ fn trouble(channel: &Channel, long: bool) -> Option<(Weight, String)> {
                 Some((by, at)) => (format!(" by {by}"), at.as_ref()),
                 None => (String::new(), None),
             };
-            let since = at.map_or_else(String::new, |at| format!(" since {}", at.people()));
+            let since = at.map_or_else(String::new, |at| format!(" since {}", at.short()));
             Some((Weight::Untold, format!("{id} is paused{by}: nobody is told there{since}")))
         }
         Lane::Paused | Lane::Probing if long => Some((Weight::Untold, format!("{id} waits for its endpoint{since}"))),
@@ -247,19 +258,21 @@ mod tests {
         let well = [("soc", Lane::Flowing), ("short", Lane::Paused), ("probe", Lane::Probing)];
         assert_eq!(said(&well, WELL), ("good", String::from("Everyone is being told."), vec![]));
         for (channel, sentence) in [
-            (("soc", Lane::Held), "soc is held: nobody is told there since 2026-06-01 12:03:00 UTC."),
-            (("soc", Lane::Stopped), "soc is paused by maya: nobody is told there since 2026-06-01 12:03:00 UTC."),
+            (("soc", Lane::Held), "soc is held: nobody is told there since 12:03 UTC."),
+            (("soc", Lane::Stopped), "soc is paused by maya: nobody is told there since 12:03 UTC."),
             (("soc", Lane::Unreadable), "soc cannot be read by a worker: it tells nobody there."),
-            (("slow", Lane::Paused), "slow waits for its endpoint since 2026-06-01 12:03:00 UTC."),
+            (("slow", Lane::Paused), "slow waits for its endpoint since 12:03 UTC."),
         ] {
             let with = [well[0], channel];
             assert_eq!(said(&with, WELL), ("bad", sentence.to_owned(), vec![Weight::Untold]));
         }
         let (look, sentence, _) = said(&[("a", Lane::Held), ("b", Lane::Held), ("c", Lane::Stopped)], WELL);
-        assert!(look == "bad" && sentence.starts_with("a is held") && sentence.ends_with(", and 2 things like it."));
+        assert!(look == "bad" && sentence == "3 channels tell nobody at present.");
         assert_eq!(said(&[], WELL).1, "There is no channel: nobody is told of anything.");
         let lost = Counts { connected: false, ..WELL };
-        assert!(said(&well, lost).1.starts_with("This worker does not reach the broker"));
+        for channels in [&well[..], &[("a", Lane::Held)]] {
+            assert!(said(channels, lost).1.starts_with("This worker does not reach the broker"), "{channels:?}");
+        }
     }
 
     #[test]
@@ -273,5 +286,8 @@ mod tests {
         assert!(whats[0].starts_with("soc is held") && whats[1].starts_with("1 dead letter in"), "{whats:?}");
         assert!(whats[2].starts_with("3 CRITICAL decisions matched no channel"), "{whats:?}");
         assert_eq!((page.flow(), page.waits()), (0, 3));
+        // What the first sentence says is not said again; why, and what can be done, is.
+        let below: Vec<bool> = page.below().iter().map(|(_, said)| *said).collect();
+        assert_eq!(below, [true, false, false, false]);
     }
 }

@@ -15,7 +15,9 @@ const HOPS_MAX: usize = 16;
 /// What the configuration says about it. A reload may change it.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
-    /// The origin of `http.public_url`, as a browser writes it.
+    /// `http.public_url`, without a slash at its end.
+    public_url: String,
+    /// The origin of it, as a browser writes it.
     origin: String,
     /// How long a session lasts from its sign-in.
     pub(super) session: Duration,
@@ -28,7 +30,13 @@ impl Terms {
     /// The terms of an API whose address for people is `public_url`.
     pub fn new(public_url: &str, session: Duration, proxies: Vec<IpNet>) -> Self {
         let origin = url::Url::parse(public_url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-        Self { origin, session, proxies, peers: Vec::new() }
+        let public_url = public_url.trim_end_matches('/').to_owned();
+        Self { public_url, origin, session, proxies, peers: Vec::new() }
+    }
+
+    /// Where people and platforms reach it, without a slash at its end.
+    pub(super) fn public_url(&self) -> &str {
+        &self.public_url
     }
 
     /// The same for a worker of a pool, whose other workers are behind these URLs; it may be among them itself.

@@ -68,7 +68,11 @@ impl House {
 
     /// Shows a channel of the file.
     pub(super) fn show_channel(&self, id: &str) {
-        let configured = serde_json::json!({"id": id, "kind": "slack", "source": "file", "events": ["DENY"]});
+        self.show(id, serde_json::json!({"id": id, "kind": "slack", "source": "file", "events": ["DENY"]}));
+    }
+
+    /// Shows a channel about which this is told.
+    pub(super) fn show(&self, id: &str, configured: serde_json::Value) {
         let id: crate::model::ChannelId = id.parse().unwrap();
         let filter = crate::model::Filter {
             events: crate::model::Filter::default_events(),
@@ -76,8 +80,10 @@ impl House {
             tools: None,
             agents: None,
         };
+        let version = configured["version"].as_str().map(|version| version.parse().unwrap());
+        let unreadable = configured["unreadable"].is_string();
         let max_age = Duration::from_hours(24);
-        let shown = Shown { id, configured, filter, max_age, version: None, unreadable: false, lane: None };
+        let shown = Shown { id, configured, filter, max_age, version, unreadable, lane: None };
         self.channels.send_replace(Arc::from([shown]));
     }
 

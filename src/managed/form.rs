@@ -128,6 +128,11 @@ impl Filled {
         &self.entries
     }
 
+    /// How many of these fields are otherwise than by default.
+    pub fn set(&self, of: impl Fn(&Field) -> bool) -> usize {
+        self.entries.iter().filter(|(field, entry)| of(field) && value(field, entry).is_some()).count()
+    }
+
     /// What cannot go into a channel at all.
     pub fn complaints(&self) -> &[Complaint] {
         &self.complaints

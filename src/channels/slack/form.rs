@@ -8,7 +8,7 @@ pub(super) static FORM: Form = Form {
     steps: &[
         "Create a Slack app at api.slack.com/apps.",
         "Enable Incoming Webhooks, install the app to the workspace, and add a webhook to the channel that is to be told.",
-        "Enable Interactivity & Shortcuts, and set its Request URL to this worker's public address with /v1/slack/interactions.",
+        "Enable Interactivity & Shortcuts, and set its Request URL to {public_url}/v1/slack/interactions.",
         "Copy the webhook's URL, and the Signing Secret from Basic Information.",
         "Test: a sample card should land in Slack.",
     ],

@@ -244,8 +244,12 @@ impl<'a> Sheet<'a> {
         match channel_changes::put_channel(inside, self.caller, id.as_str(), &channel, condition).await {
             Ok(Put { created, warnings }) => {
                 let done = if created { "is made. Test it to see a card arrive" } else { "is saved" };
-                let warned = |Complaint { key, problem, hint }: &Complaint| format!(" But: {key} {problem}: {hint}.");
-                let warned: String = warnings.iter().map(warned).collect();
+                let label = |key: &str| self.filled.field_of(key).map_or("The channel", |field| field.label);
+                let warned = |one: &Complaint| {
+                    let Fault { problem, hint } = showing::fault(&self.filled, label(&one.key), one);
+                    [String::from(" But: "), format!("{problem}. {hint}")]
+                };
+                let warned: String = warnings.iter().flat_map(warned).collect();
                 let tone = if warnings.is_empty() { Tone::Good } else { Tone::Bad };
                 lead(self.gate, &channels::path(id.as_str()), tone, &format!("Channel {id} {done}.{warned}"))
             }
@@ -302,6 +306,9 @@ impl<'a> Sheet<'a> {
         let meanwhile = config.filter(|_| self.meanwhile.is_some()).map(|config| Filled::of(self.kind, config));
         let (of_id, others): (Vec<_>, Vec<_>) = self.complaints.into_iter().partition(|one| one.key == "id");
         let (fields, mut faults) = showing::fields(&self.filled, &others, meanwhile.as_ref());
+        let more_set = self.filled.set(|field| field.more);
+        let public_url = self.gate.inside.terms.borrow().public_url().to_owned();
+        let step = |step: &&str| Text::long(&step.replace("{public_url}", &public_url));
         let is_more = |key: &str| self.filled.field_of(key).is_some_and(|field| field.more);
         let (more, first) = fields.into_iter().partition(|field| is_more(field.key));
         let unreadable = self.channel.as_ref().is_some_and(|one| one.config.is_none() && one.version.is_some());
@@ -311,7 +318,7 @@ impl<'a> Sheet<'a> {
                 hint: Text::short("What is entered here takes its place as a whole."),
             });
         }
-        let of_id: Vec<Fault> = of_id.iter().map(showing::fault).collect();
+        let of_id: Vec<Fault> = of_id.iter().map(|one| showing::fault(&self.filled, "Name", one)).collect();
         let (aim, leave, title) = if let Some(Channel { id, .. }) = &self.channel {
             (Aim::Change { id: Text::short(id.as_str()) }, channels::path(id.as_str()), format!("Edit {id}"))
         } else {
@@ -323,7 +330,7 @@ impl<'a> Sheet<'a> {
                 frame,
                 kind: self.kind.form.title,
                 name: self.kind.name,
-                steps: self.kind.form.steps,
+                steps: self.kind.form.steps.iter().map(step).collect(),
                 aim,
                 action: path,
                 leave,
@@ -331,6 +338,7 @@ impl<'a> Sheet<'a> {
                 sealed,
                 first,
                 more,
+                more_set,
                 faults,
                 meanwhile: self.meanwhile.as_deref().map(Text::long),
                 tried: self.tried,

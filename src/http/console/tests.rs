@@ -285,6 +285,33 @@ async fn a_channel_of_the_file_is_read_only_and_what_is_not_there_is_said() {
 }
 
 #[tokio::test]
+async fn a_channel_that_this_worker_cannot_read_says_so_and_can_be_entered_anew_if_its_kind_is_known() {
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    let show = |kind: &str| {
+        let told = json!({
+            "id": "soc", "kind": kind, "source": "api", "version": uuid::Uuid::now_v7(), "config": null,
+            "changed_by": "otto", "unreadable": "it was sealed with another key than this worker has",
+        });
+        house.show("soc", told);
+    };
+    show("slack");
+    let page = send(&house, "GET /channels/soc", &admin, "").await;
+    assert!(
+        page.body.contains("it was sealed with another key") && page.body.contains("last by <b>otto</b>"),
+        "{}",
+        page.body
+    );
+    let page = send(&house, "GET /", &admin, "").await;
+    assert!(page.body.contains("soc cannot be read by this worker: it tells nobody there"), "{}", page.body);
+    let form = send(&house, "GET /channels/soc/edit", &admin, "").await;
+    assert!(form.status == 200 && form.body.contains("This worker cannot read the channel"), "{}", form.body);
+    show("pager");
+    let form = send(&house, "GET /channels/soc/edit", &admin, "").await;
+    assert!(form.status == 409 && form.body.contains("of a kind that this worker does not know"), "{}", form.body);
+}
+
+#[tokio::test]
 async fn without_a_key_the_page_says_that_no_channel_can_be_added_and_what_to_do() {
     let house = House::open_without_key().await;
     let admin = signed_in(&house, "admin").await;

@@ -51,19 +51,9 @@ fn gone() -> Script {
     Script::always(Step::Reply { reply: Reply::new(404, "no_service"), taken: false })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_channel_is_added_tried_told_held_mended_paused_edited_and_deleted_in_a_browser() {
-    let _turn = turn_of_the_heavy().await;
-    let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name("alerting"));
-    let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
-    let worker = worker(&on(rabbit, &prefix, "")).await;
-    let at = |path: &str| format!("{}{path}", worker.server());
-    let browser = Browser::start("alerting", true).await;
-    sign_in(&browser, &worker, "/", "admin").await;
-    browser.until("There is no channel: nobody is told of anything.").await;
-
-    // Added by its form: what is wrong is said first, then it is tried, then saved.
-    browser.go(&at("/channels")).await;
+/// Adds a channel by its form: what is wrong is said first, then it is tried, then saved.
+async fn add(browser: &Browser, worker: &WorkerProcess, slack: &StandIn) {
+    browser.go(&format!("{}/channels", worker.server())).await;
     browser.click("#add").await;
     browser.until("Where is somebody to be told?").await;
     browser.picture("kinds").await;
@@ -88,6 +78,80 @@ async fn a_channel_is_added_tried_told_held_mended_paused_edited_and_deleted_in_
     browser.click("#save").await;
     browser.until("Channel soc-slack is made.").await;
     browser.until("What it wants is delivered.").await;
+}
+
+/// Lets the endpoint refuse one decision, which becomes a dead letter, and sends it again from its page.
+async fn refuse_and_replay(browser: &Browser, worker: &WorkerProcess, slack: &StandIn) {
+    slack.set_script(Script::always(Step::Reply { reply: Reply::new(400, "invalid_payload"), taken: false }));
+    publish(worker, "d-refused").await;
+    let dead = |count| async move {
+        eventually("so many are dead", PATIENCE, async || {
+            (worker.metrics().await.sum("dead_letters", &["channel=\"soc-slack\""]) == count).then_some(())
+        })
+        .await;
+    };
+    dead(1).await;
+    slack.set_script(Script::accept());
+    browser.until("Everyone is being told; 1 thing to look at.").await;
+    browser.until("1 dead letter in this worker's store").await;
+    browser.go(&format!("{}/dead-letters?channel=soc-slack", worker.server())).await;
+    browser.until("invalid_payload").await;
+    browser.picture("dead-letters").await;
+    browser.click("#replay-all").await;
+    browser.until("again?").await;
+    browser.picture("replay").await;
+    browser.click("#confirm").await;
+    until_card(slack, "d-refused").await;
+    dead(0).await;
+    browser.go(&format!("{}/", worker.server())).await;
+    browser.until("Everyone is being told.").await;
+}
+
+/// Edits it, which keeps its secrets, and deletes it, with a count first.
+async fn edit_and_delete(browser: &Browser, worker: &WorkerProcess, slack: &StandIn) {
+    browser.click("#edit").await;
+    browser.until("Edit soc-slack").await;
+    browser.picture("edit").await;
+    browser.click("#tools").await;
+    browser.type_into("#tools", "slack.post_*").await;
+    browser.click("#save").await;
+    browser.until("Channel soc-slack is saved.").await;
+    browser.until("tools slack.post_*").await;
+    publish(worker, "d-4").await;
+    until_card(slack, "d-4").await;
+    browser.picture("channel").await;
+
+    browser.click("#pause").await;
+    browser.until("Channel soc-slack is paused").await;
+    publish(worker, "d-5").await;
+    eventually("it waits", PATIENCE, async || {
+        let labels = ["channel=\"soc-slack\"", "where=\"lane_queue\""];
+        (worker.metrics().await.sum("deliveries_waiting", &labels) == 1).then_some(())
+    })
+    .await;
+    browser.click("#remove").await;
+    browser.until("1 delivery waits for it.").await;
+    browser.picture("delete").await;
+    browser.click("#delete").await;
+    browser.until("Channel soc-slack is deleted.").await;
+    eventually("what waited is dead", PATIENCE, async || {
+        (worker.metrics().await.sum("dead_letters", &["reason=\"channel_removed\""]) == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_is_added_tried_told_held_mended_paused_edited_and_deleted_in_a_browser() {
+    let _turn = turn_of_the_heavy().await;
+    let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name("alerting"));
+    let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
+    let worker = worker(&on(rabbit, &prefix, "")).await;
+    let at = |path: &str| format!("{}{path}", worker.server());
+    let browser = Browser::start("alerting", true).await;
+    sign_in(&browser, &worker, "/", "admin").await;
+    browser.until("There is no channel: nobody is told of anything.").await;
+
+    add(&browser, &worker, &slack).await;
 
     // Told; then the endpoint breaks, and the page says so by itself.
     publish(&worker, "d-1").await;
@@ -96,6 +160,11 @@ async fn a_channel_is_added_tried_told_held_mended_paused_edited_and_deleted_in_
     publish(&worker, "d-2").await;
     browser.until("The endpoint refuses until somebody mends it or the channel.").await;
     browser.until("no_service").await;
+    eventually("one waits", PATIENCE, async || {
+        let labels = ["channel=\"soc-slack\"", "where=\"lane_queue\""];
+        (worker.metrics().await.sum("deliveries_waiting", &labels) == 1).then_some(())
+    })
+    .await;
     browser.picture("held").await;
     browser.go(&at("/")).await;
     browser.until("soc-slack is held: nobody is told there since").await;
@@ -116,6 +185,8 @@ async fn a_channel_is_added_tried_told_held_mended_paused_edited_and_deleted_in_
     browser.until("Everyone is being told.").await;
     browser.picture("overview").await;
 
+    refuse_and_replay(&browser, &worker, &slack).await;
+
     // Paused with a reason that everybody sees, and resumed.
     browser.go(&at("/channels/soc-slack")).await;
     browser.type_into("#why", "Slack is being moved today").await;
@@ -128,37 +199,7 @@ async fn a_channel_is_added_tried_told_held_mended_paused_edited_and_deleted_in_
     browser.until("Channel soc-slack is resumed.").await;
     until_card(&slack, "d-3").await;
 
-    // Edited: the secrets that it has are kept.
-    browser.click("#edit").await;
-    browser.until("Edit soc-slack").await;
-    browser.picture("edit").await;
-    browser.click("#tools").await;
-    browser.type_into("#tools", "slack.post_*").await;
-    browser.click("#save").await;
-    browser.until("Channel soc-slack is saved.").await;
-    browser.until("tools slack.post_*").await;
-    publish(&worker, "d-4").await;
-    until_card(&slack, "d-4").await;
-    browser.picture("channel").await;
-
-    // Deleted, with a count first.
-    browser.click("#pause").await;
-    browser.until("Channel soc-slack is paused").await;
-    publish(&worker, "d-5").await;
-    eventually("it waits", PATIENCE, async || {
-        let labels = ["channel=\"soc-slack\"", "where=\"lane_queue\""];
-        (worker.metrics().await.sum("deliveries_waiting", &labels) == 1).then_some(())
-    })
-    .await;
-    browser.click("#remove").await;
-    browser.until("1 delivery waits for it.").await;
-    browser.picture("delete").await;
-    browser.click("#delete").await;
-    browser.until("Channel soc-slack is deleted.").await;
-    eventually("what waited is dead", PATIENCE, async || {
-        (worker.metrics().await.sum("dead_letters", &["reason=\"channel_removed\""]) == 1).then_some(())
-    })
-    .await;
+    edit_and_delete(&browser, &worker, &slack).await;
     browser.go(&at("/nothing")).await;
     browser.until("There is nothing here").await;
     browser.picture("nothing").await;

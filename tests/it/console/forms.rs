@@ -68,7 +68,7 @@ impl Person {
         let texts =
             |name: &str| answer.headers().get_all(name).iter().map(|one| one.to_str().unwrap()).collect::<Vec<_>>();
         let cookies: String =
-            texts("set-cookie").iter().map(|one| format!("{}; ", one.split(';').next().unwrap())).collect();
+            texts("set-cookie").iter().flat_map(|one| [one.split(';').next().unwrap(), "; "]).collect();
         let location = texts("location").concat();
         let status = answer.status().as_u16();
         Page { status, location, cookies, body: answer.text().await.unwrap() }
@@ -120,21 +120,9 @@ fn given(page: &Page) -> [(&'static str, String); 3] {
     ["kind", "version", "sealed"].map(|name| (name, page.hidden(name)))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_shows_a_secret() {
-    let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
-    let worker = worker().await;
-    let maya = Person::sign_in(&worker, "admin").await;
-    let mut seen = String::new();
-
-    let kinds = maya.get("/channels/new").await;
-    for kind in ["slack", "discord", "teams", "telegram", "siem"] {
-        assert!(kinds.body.contains(&format!("href=\"/channels/new/{kind}\"")), "{kind} in {}", kinds.body);
-        let form = maya.get(&format!("/channels/new/{kind}")).await;
-        assert!(form.status == 200 && form.body.contains("name=\"min_severity\""), "{kind}: {}", form.body);
-    }
-
-    // Everything that is wrong is said at once, each at its field, and what was typed is kept.
+/// Sends a form in which nearly everything is wrong; what the page says.
+async fn everything_that_is_wrong(maya: &Person) -> String {
+    // It is said at once, each at its field, and what was typed is kept.
     let bad = [
         ("id", "Not An Id"),
         ("min_severity", "HIGH"),
@@ -146,13 +134,71 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
     assert_eq!(wrong.status, 422, "{}", wrong.body);
     assert!(wrong.body.contains("Nothing was saved: there are 3 problems"), "{}", wrong.body);
     assert!(wrong.fault("id").contains("1 to 64 characters") && wrong.fault("rate_limit").contains("is not a rate"));
-    assert!(wrong.fault("webhook_url").contains("nothing says where to post"), "{}", wrong.body);
+    assert!(wrong.fault("webhook_url").contains("Nothing says where to post"), "{}", wrong.body);
     for kept in
         ["value=\"Not An Id\"", "<option value=\"HIGH\" selected>", "\nslack\ngit*</textarea>", "<details open>"]
     {
         assert!(wrong.body.contains(kept), "{kept} in {}", wrong.body);
     }
-    assert!(wrong.body.contains("<a href=\"#webhook_url\">Webhook URL</a>"), "the summary leads to it: {}", wrong.body);
+    assert!(
+        wrong.body.contains("<a href=\"#webhook_url\">Webhook URL: Nothing says where to post</a>"),
+        "the summary leads to it: {}",
+        wrong.body
+    );
+    wrong.body
+}
+
+/// Deletes the channel, with a count first.
+async fn delete(maya: &Person, worker: &WorkerProcess) {
+    let ask = maya.get("/channels/soc/delete").await;
+    assert!(ask.body.contains("Nothing waits for it."), "{}", ask.body);
+    let version = ask.hidden("version");
+    let unsure = maya.done("/channels/soc/delete", &[]).await;
+    assert!(unsure.body.contains("Nothing was deleted"), "{}", unsure.body);
+    let gone = maya.done("/channels/soc/delete", &[("version", &version)]).await;
+    assert!(gone.body.contains("Channel soc is deleted."), "{}", gone.body);
+    assert_eq!(worker.api("GET", "/api/channels/soc", "token-of-admin", "").await.0, 404);
+    let late = maya.done("/channels/soc/delete", &[("version", &version)]).await;
+    assert!(late.body.contains("Channel soc is gone already."), "{}", late.body);
+}
+
+/// Waits until the audit has what was done, and what was refused.
+async fn until_audited(worker: &WorkerProcess) {
+    let expected = [
+        ("put_channel", "refused: faulty_channel (signing_secret)"),
+        ("put_channel", "refused: changed"),
+        ("put_channel", "created"),
+        ("test_unsaved_channel", "delivered"),
+        ("test_unsaved_channel", "broken"),
+        ("delete_channel", "refused: unknown_channel"),
+        ("delete_channel", "deleted"),
+    ];
+    for (what, outcome) in expected {
+        let (what, outcome) = (format!("\"what\":\"{what}\""), format!("\"outcome\":\"{outcome}\""));
+        eventually("it is in the audit", PATIENCE, async || {
+            worker.logs().lines().any(|line| line.contains(&what) && line.contains(&outcome)).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_shows_a_secret() {
+    let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
+    let worker = worker().await;
+    let maya = Person::sign_in(&worker, "admin").await;
+    let mut seen = String::new();
+
+    let kinds = maya.get("/channels/new").await;
+    let slacks = maya.get("/channels/new/slack").await.body;
+    assert!(slacks.contains("set its Request URL to https://alerts.example.com/v1/slack/interactions."), "{slacks}");
+    for kind in ["slack", "discord", "teams", "telegram", "siem"] {
+        assert!(kinds.body.contains(&format!("href=\"/channels/new/{kind}\"")), "{kind} in {}", kinds.body);
+        let form = maya.get(&format!("/channels/new/{kind}")).await;
+        assert!(form.status == 200 && form.body.contains("name=\"min_severity\""), "{kind}: {}", form.body);
+    }
+
+    seen.push_str(&everything_that_is_wrong(&maya).await);
 
     // Tried before it is saved, twice: what was typed once is not typed again.
     let url = hook(&slack, HOOK);
@@ -180,7 +226,7 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
     assert_eq!(worker.api("GET", "/api/channels", "token-of-admin", "").await.1, json!([]));
     let made = maya.done("/channels/new/slack", &press("save")).await;
     assert!(made.body.contains("Channel soc is made."), "{}", made.body);
-    for page in [wrong, tried, retried, refused, made] {
+    for page in [tried, retried, refused, made] {
         seen.push_str(&page.body);
     }
     let (_, told) = worker.api("GET", "/api/channels/soc", "token-of-admin", "").await;
@@ -217,33 +263,8 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
     assert_no_secret("a page", &seen);
     assert!(seen.contains("/...Hd6s"), "the mask is shown: {seen}");
 
-    let ask = maya.get("/channels/soc/delete").await;
-    assert!(ask.body.contains("Nothing waits for it."), "{}", ask.body);
-    let version = ask.hidden("version");
-    let unsure = maya.done("/channels/soc/delete", &[]).await;
-    assert!(unsure.body.contains("Nothing was deleted"), "{}", unsure.body);
-    let gone = maya.done("/channels/soc/delete", &[("version", &version)]).await;
-    assert!(gone.body.contains("Channel soc is deleted."), "{}", gone.body);
-    assert_eq!(worker.api("GET", "/api/channels/soc", "token-of-admin", "").await.0, 404);
-    let late = maya.done("/channels/soc/delete", &[("version", &version)]).await;
-    assert!(late.body.contains("Channel soc is gone already."), "{}", late.body);
-
-    let expected = [
-        ("put_channel", "refused: faulty_channel (signing_secret)"),
-        ("put_channel", "refused: changed"),
-        ("put_channel", "created"),
-        ("test_unsaved_channel", "delivered"),
-        ("test_unsaved_channel", "broken"),
-        ("delete_channel", "refused: unknown_channel"),
-        ("delete_channel", "deleted"),
-    ];
-    for (what, outcome) in expected {
-        let (what, outcome) = (format!("\"what\":\"{what}\""), format!("\"outcome\":\"{outcome}\""));
-        eventually("it is in the audit", PATIENCE, async || {
-            worker.logs().lines().any(|line| line.contains(&what) && line.contains(&outcome)).then_some(())
-        })
-        .await;
-    }
+    delete(&maya, &worker).await;
+    until_audited(&worker).await;
     assert_no_secret("the log", &worker.logs());
 }
 
@@ -323,4 +344,33 @@ async fn a_pause_says_why_to_everybody_until_somebody_resumes_it() {
     let edit = admin.get("/channels/filed/edit").await;
     assert!(edit.status == 409 && edit.body.contains("read-only here"), "{}", edit.body);
     assert!(!admin.get("/channels/filed").await.body.contains("/channels/filed/edit"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_the_file_hides_is_shown_and_can_be_deleted() {
+    let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
+    let worker = worker().await;
+    let maya = Person::sign_in(&worker, "admin").await;
+    let (mine, files) = (hook(&slack, HOOK), hook(&slack, OTHER_HOOK));
+    maya.done("/channels/new/slack", &[("id", "soc"), ("webhook_url", &mine), ("events", "DENY")]).await;
+    let channel = format!("[[channel]]\nid = \"soc\"\nkind = \"slack\"\nwebhook_url = \"{files}\"\n");
+    worker.reconfigure(&format!("{}{channel}", ["auditor", "analyst", "admin"].map(token_of).concat()));
+    worker.hang_up();
+    let page = eventually("the file's channel is run", PATIENCE, async || {
+        let page = maya.get("/channels/soc").await.body;
+        page.contains("A channel with the same id was made over the API").then_some(page)
+    })
+    .await;
+    assert!(!page.contains("/channels/soc/edit"), "{page}");
+    let ask = maya.get("/channels/soc/delete").await;
+    assert!(ask.body.contains("which the file hides"), "{}", ask.body);
+    let gone = maya.done("/channels/soc/delete", &[("version", &ask.hidden("version"))]).await;
+    assert!(gone.body.contains("that the file hid is deleted"), "{}", gone.body);
+    let page = eventually("it is gone", PATIENCE, async || {
+        let page = maya.get("/channels/soc").await.body;
+        (!page.contains("made over the API")).then_some(page)
+    })
+    .await;
+    assert!(page.contains("of the file"), "the file's stays: {page}");
+    assert_eq!(maya.get("/channels/soc/delete").await.status, 409);
 }

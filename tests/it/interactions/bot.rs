@@ -99,6 +99,25 @@ async fn a_bots_card_tells_of_an_answer_from_anywhere_and_of_none() {
     let (_, text) = eventually("the one who came too late is told", PATIENCE, told).await;
     assert!(text.contains("*Expired* at "), "{text}");
     assert_eq!(look(&stage.workers[1], "apr-nobody").await.1["state"], "expired");
+
+    // The audit tells of an answer in the same words, wherever it was given.
+    for (worker, words) in [
+        (1, ["\"what\":\"deny\"", "\"via\":\"slack\"", "\"who\":\"U7\"", "\"outcome\":\"done\""]),
+        (0, ["\"what\":\"approve\"", "\"via\":\"token\"", "\"who\":\"the-analyst\"", "\"outcome\":\"done\""]),
+        (
+            1,
+            [
+                "\"what\":\"deny\"",
+                "\"via\":\"slack\"",
+                "\"who\":\"U8\"",
+                "\"outcome\":\"too late: it was answered already\"",
+            ],
+        ),
+    ] {
+        let told = |line: &str| line.contains("interven_alerts::audit") && words.iter().all(|word| line.contains(word));
+        let logged = async || stage.workers[worker].logs().lines().any(told).then_some(());
+        eventually(&format!("{words:?} are in the audit"), PATIENCE, logged).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

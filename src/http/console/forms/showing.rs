@@ -25,21 +25,29 @@ pub(super) fn fields(
             example: field.example,
             needed: field.needed,
             control: control(field, entry),
-            faults: ours.map(fault).collect(),
+            faults: ours.map(|complaint| fault(filled, field.label, complaint)).collect(),
             meanwhile: meanwhile.and_then(|now| differs(field, entry, now)),
         }
     });
     let fields = shown.collect();
     let others = complaints.iter().filter(|complaint| about(&complaint.key).is_none());
-    let named = |complaint: &Complaint| match complaint.key.as_str() {
-        "" => fault(complaint),
-        key => Fault { problem: Text::long(&format!("{key} {}", complaint.problem)), ..fault(complaint) },
-    };
-    (fields, others.map(named).collect())
+    (fields, others.map(|complaint| fault(filled, &complaint.key, complaint)).collect())
 }
 
-pub(super) fn fault(complaint: &Complaint) -> Fault {
-    Fault { problem: Text::long(&complaint.problem), hint: sentence(&complaint.hint) }
+/// A complaint about what people call `label`. The reader of the file speaks of keys, and leaves the subject of its sentences out.
+pub(super) fn fault(filled: &Filled, label: &str, complaint: &Complaint) -> Fault {
+    const NO_SUBJECT: [&str; 8] = ["is ", "are ", "must ", "has ", "goes ", "means ", "stands ", "comes "];
+    let problem = if NO_SUBJECT.iter().any(|verb| complaint.problem.starts_with(verb)) {
+        format!("{label} {}", complaint.problem)
+    } else {
+        complaint.problem.clone()
+    };
+    let [problem, hint] = [&problem, &complaint.hint].map(|text| {
+        filled.entries().iter().fold(text.clone(), |text, (field, _)| {
+            text.replace(&format!("`{}`", field.key), &format!("“{}”", field.label))
+        })
+    });
+    Fault { problem: Text::long(sentence(&problem).as_str().trim_end_matches('.')), hint: sentence(&hint) }
 }
 
 /// Words of ours as a sentence of its own.
