@@ -303,7 +303,7 @@ async fn a_channel_that_this_worker_cannot_read_says_so_and_can_be_entered_anew_
         page.body
     );
     let page = send(&house, "GET /", &admin, "").await;
-    assert!(page.body.contains("soc cannot be read by this worker: it tells nobody there"), "{}", page.body);
+    assert!(page.body.contains("soc cannot be read by a worker: it tells nobody there"), "{}", page.body);
     let form = send(&house, "GET /channels/soc/edit", &admin, "").await;
     assert!(form.status == 200 && form.body.contains("This worker cannot read the channel"), "{}", form.body);
     show("pager");
