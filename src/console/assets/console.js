@@ -23,25 +23,46 @@
     liveness.textContent = alive ? "Live" : "Not up to date";
   };
 
+  // Where the focus is, in words that hold for the part that comes: what it is, and which one of those it is.
+  const placeOf = (old, focus) => {
+    const quoted = (name) => `${focus.localName}[${name}="${CSS.escape(focus.getAttribute(name))}"]`;
+    const selector = focus.id ? `#${CSS.escape(focus.id)}` : focus.hasAttribute("href") ? quoted("href") : focus.localName;
+    return { selector, at: [...old.querySelectorAll(selector)].indexOf(focus) };
+  };
+
+  // The same again; where it is gone, the content, so that the next Tab goes on from there and not from the top.
+  const focusOn = ({ selector, at }, part) => {
+    const same = part.querySelectorAll(selector);
+    (same[at] ?? same[same.length - 1] ?? document.getElementById("main"))?.focus({ preventScroll: true });
+  };
+
   const replace = (old, fresh) => {
     // Nobody's typing is taken away.
     const focus = document.activeElement;
     if (old.contains(focus) && focus.matches("input, textarea, select")) return;
     if (old.innerHTML === fresh.innerHTML) return;
     const said = old.dataset.says;
-    const id = old.contains(focus) ? focus.id : "";
-    old.replaceWith(document.adoptNode(fresh));
-    if (id) document.getElementById(id)?.focus();
-    if (news && fresh.dataset.says !== said) news.textContent = fresh.dataset.says ?? "";
+    const place = old !== focus && old.contains(focus) ? placeOf(old, focus) : null;
+    // What somebody has opened stays open.
+    const opened = [...old.querySelectorAll("details")].map((one) => one.open);
+    const part = document.adoptNode(fresh);
+    part.querySelectorAll("details").forEach((one, at) => { one.open = opened[at] ?? one.open; });
+    old.replaceWith(part);
+    if (place) focusOn(place, part);
+    if (news && part.dataset.says !== said) news.textContent = part.dataset.says ?? "";
   };
+
+  // Whether something stands on the page that nobody has sent.
+  const isTyped = () => [...document.querySelectorAll("input, textarea")].some((one) =>
+    one.value !== one.defaultValue || one.checked !== one.defaultChecked);
 
   const look = async () => {
     const old = document.querySelector(FIND);
     if (!old) return;
     const signal = AbortSignal.timeout(PATIENCE_MS);
     const answer = await fetch(location.href, { redirect: "manual", cache: "no-store", credentials: "same-origin", signal });
-    // The session has ended: loading the page anew leads to the sign-in, and back.
-    if (answer.type === "opaqueredirect") return location.reload();
+    // The session has ended: loading the page anew leads to the sign-in, and back. Not while that would take typing away.
+    if (answer.type === "opaqueredirect" && !isTyped()) return location.reload();
     if (!answer.ok) throw new Error(String(answer.status));
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.querySelector(FIND);

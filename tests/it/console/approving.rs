@@ -142,3 +142,27 @@ async fn without_scripts_an_approval_is_denied_all_the_same() {
     browser.click("#deny").await;
     browser.until("Denied by the-analyst in the console").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_changes_by_itself_leaves_the_focus_and_what_somebody_types_where_they_are() {
+    let _turn = turn_of_the_heavy().await;
+    let worker = worker().await;
+    ask(&worker, "apr_1").await;
+    let browser = Browser::start("focus", true).await;
+    browser.go(&format!("{}/approvals", worker.server())).await;
+    browser.type_into("#token", "token-of-analyst").await;
+    browser.click("form .primary").await;
+    browser.until("Review apr_1").await;
+    browser.tab_to("/approvals/apr_1").await;
+    ask(&worker, "apr_2").await;
+    browser.until("Review apr_2").await;
+    assert_eq!(browser.focus().await, "/approvals/apr_1");
+
+    // The session ends while somebody types: the page says that it is out of date, and stays.
+    let page = format!("{}/dead-letters", worker.server());
+    browser.go(&page).await;
+    browser.type_into("#decision", "what I was looking for").await;
+    browser.devtools("Network.clearBrowserCookies", json!({})).await;
+    browser.until("Not up to date").await;
+    assert_eq!((browser.url().await, browser.focus().await), (page, String::from("decision")));
+}

@@ -68,7 +68,7 @@ async fn only_what_slack_has_signed_gets_in_and_a_rotated_secret_does_after_a_re
     let logs = worker.logs();
     let audit = logs.lines().find(|line| line.contains("interven_alerts::audit") && line.contains("apr-door"));
     let audit = audit.expect("an audit line");
-    assert!(audit.contains("\"who\":\"U7\"") && audit.contains("\"outcome\":\"first\""), "{audit}");
+    assert!(audit.contains("\"who\":\"U7\"") && audit.contains("\"outcome\":\"done\""), "{audit}");
     assert!(!logs.contains(&press.path) && !logs.contains(SECRET), "a secret is in the log");
     assert_eq!(logs.lines().filter(|line| line.contains("interactions are refused")).count(), 1, "told sparsely");
 }

@@ -152,13 +152,15 @@ impl Browser {
         assert!(done["error"].is_null(), "{done}");
     }
 
-    /// The id of what has the focus; empty where that has none.
+    /// The id of what has the focus, or where it leads; empty where that has neither.
     pub(crate) async fn focus(&self) -> String {
-        let script = json!({"script": "return document.activeElement?.id ?? ''", "args": []});
+        let told = "const one = document.activeElement; return one?.id || one?.getAttribute('href') || ''";
+        let script = json!({"script": told, "args": []});
         self.order("/execute/sync", &script).await.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Goes on from one thing to the next, as somebody without a mouse does, until it comes to the one with this id.
+    /// Goes on from one thing to the next, as somebody without a mouse does, until it comes to the one with this id, or that leads
+    /// there.
     pub(crate) async fn tab_to(&self, id: &str) {
         let mut passed = Vec::new();
         while self.focus().await != id {
@@ -204,7 +206,7 @@ impl Browser {
         self.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await;
     }
 
-    async fn devtools(&self, command: &str, parameters: Value) {
+    pub(crate) async fn devtools(&self, command: &str, parameters: Value) {
         self.order("/goog/cdp/execute", &json!({"cmd": command, "params": parameters})).await;
     }
 
