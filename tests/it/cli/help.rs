@@ -277,7 +277,9 @@ fn the_documents_name_only_commands_that_can_be_given() {
                 continue;
             }
             let words = words.iter().map(|word| stands_for(word).unwrap_or(word));
-            if let Err(error) = Cli::try_parse_from(words) {
+            if let Err(error) = Cli::try_parse_from(words)
+                && error.kind() != clap::error::ErrorKind::DisplayHelp
+            {
                 let fault = error.to_string();
                 faults.push(format!(
                     "{}: `{command}`: {}",

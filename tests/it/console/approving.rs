@@ -152,10 +152,10 @@ async fn a_page_that_changes_by_itself_leaves_the_focus_and_what_somebody_types_
     browser.go(&format!("{}/approvals", worker.server())).await;
     browser.type_into("#token", "token-of-analyst").await;
     browser.click("form .primary").await;
-    browser.until("Review apr_1").await;
+    browser.until("apr_1").await;
     browser.tab_to("/approvals/apr_1").await;
     ask(&worker, "apr_2").await;
-    browser.until("Review apr_2").await;
+    browser.until("apr_2").await;
     assert_eq!(browser.focus().await, "/approvals/apr_1");
 
     // The session ends while somebody types: the page says that it is out of date, and stays.
