@@ -1,10 +1,11 @@
 //! Replays and purges over the pool: first a count, then the order to every worker that was counted.
 //!
-//! Between the count and the order letters go on dying, and nobody may lose one that was not in the count. So the count says of each
-//! worker when the newest letter died that it has counted, and the order to that worker means none that died later. By each worker's
-//! own clock: clocks differ by more than letters do. A worker that was not counted, or has restarted since, is given no order.
+//! Between the count and the order letters go on dying, and nobody may lose one that was not in the count. So each worker says with
+//! its count up to which burial it has counted, in the order of its own store, and the order to it means none that was buried later.
+//! Not up to when: a letter has its time of death before it is in the store, where a count could see it. A worker that was not
+//! counted, or has restarted since, is given no order.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, stream};
 use http::Method;
@@ -19,11 +20,11 @@ use crate::{
         dead_letters::{errand::Deed, words::Order},
         guard::Caller,
     },
-    model::{ChannelId, Timestamp},
+    model::ChannelId,
     workers::{
         AT_ONCE_MAX, Credential, Server, Servers, Trouble, Unheard,
         errands::{self, Summary},
-        letters::GLANCE,
+        letters::{GLANCE, Grouped},
         understand,
     },
 };
@@ -53,8 +54,8 @@ pub(in crate::http) struct Counted {
 pub(in crate::http) struct Bound {
     /// The worker.
     pub(in crate::http) worker: Uuid,
-    /// When its newest letter died.
-    pub(in crate::http) newest: Timestamp,
+    /// The number of the last burial that was counted.
+    pub(in crate::http) up_to: u64,
 }
 
 impl Tally {
@@ -83,10 +84,12 @@ impl Tally {
 }
 
 impl Counted {
-    /// Of a worker with at least one letter.
-    fn of(name: String, worker: Uuid, causes: Vec<Cause>) -> Option<Self> {
-        let newest = causes.iter().map(|cause| cause.newest).max()?;
-        Some(Self { name, causes, bound: Bound { worker, newest } })
+    /// Of a worker that tells what it has counted. Who does not is given no order.
+    fn of(name: String, Grouped { worker, causes, up_to, .. }: Grouped) -> Result<Self, Unheard> {
+        let older =
+            || Trouble::Silent(String::from("it is of an older version, which does not tell what it has counted"));
+        let up_to = up_to.ok_or_else(|| Unheard::new(&name, older()))?;
+        Ok(Self { name, causes, bound: Bound { worker, up_to } })
     }
 
     /// How many letters it has.
@@ -133,19 +136,15 @@ pub(in crate::http) struct Wish {
 impl Pool {
     /// Counts what `filter` means, over all workers.
     pub(in crate::http) async fn tally(&self, filter: &LetterFilter, credential: Option<&Credential>) -> Tally {
-        if let [id] = filter.ids[..] {
-            let super::Heard { of, unheard } = self.find(id, credential).await;
-            let counted = of.and_then(|had| {
-                let (letter, worker) = (had.letter, had.worker?);
-                let (oldest, newest) = (letter.died_at, letter.died_at);
-                let (reason, channel, detail) = (letter.reason, letter.channel, letter.detail);
-                Counted::of(had.server, worker, vec![Cause { reason, channel, detail, count: 1, oldest, newest }])
-            });
-            return Tally { counted: counted.into_iter().collect(), unheard };
+        let super::Heard { of, mut unheard } = self.causes(filter, credential).await;
+        let mut counted = Vec::new();
+        for (name, grouped) in of.into_iter().filter(|(_, grouped)| !grouped.causes.is_empty()) {
+            match Counted::of(name, grouped) {
+                Ok(one) => counted.push(one),
+                Err(one) => unheard.push(one),
+            }
         }
-        let super::Heard { of, unheard } = self.causes(filter, credential).await;
-        let counted = of.into_iter().filter_map(|(name, grouped)| Counted::of(name, grouped.worker, grouped.causes));
-        Tally { counted: counted.collect(), unheard }
+        Tally { counted, unheard }
     }
 
     /// Gives the order to each worker that was counted, all at once, and waits for their ends: one entry for each of them.
@@ -226,10 +225,7 @@ async fn which(servers: &Servers) -> (BTreeMap<Uuid, &Server>, Vec<Unheard>) {
 impl Wish {
     /// The order to one worker.
     fn words(&self, bound: Bound) -> Value {
-        // The filter means letters that died before a time, to the millisecond.
-        let end = bound.newest.plus(Duration::from_millis(1));
-        let until = Some(self.filter.until.map_or(end, |until| until.min(end)));
-        let filter = LetterFilter { until, limit: None, ..self.filter.clone() };
+        let filter = LetterFilter { up_to: Some(bound.up_to), limit: None, ..self.filter.clone() };
         errands::order(&filter, false, self.dry_run)
     }
 }
@@ -239,18 +235,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_means_nothing_that_died_after_its_worker_was_counted() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let bound = Bound { worker: Uuid::nil(), newest: at("2026-06-01T12:00:00.123Z") };
-        let until = |filter: LetterFilter| {
-            let wish = Wish { deed: Deed::Purge, filter, bounds: Vec::new(), dry_run: false };
+    fn an_order_means_nothing_that_was_buried_after_its_worker_was_counted() {
+        let bound = Bound { worker: Uuid::nil(), up_to: 7 };
+        let until = Some("2026-06-01T11:00:00Z".parse().unwrap());
+        for filter in [LetterFilter::default(), LetterFilter { until, ..LetterFilter::default() }] {
+            let wish = Wish { deed: Deed::Purge, filter: filter.clone(), bounds: Vec::new(), dry_run: false };
             let words = wish.words(bound).to_string();
-            Order::of(words.as_bytes(), Deed::Purge).unwrap().filter.until.unwrap()
-        };
-        assert_eq!(until(LetterFilter::default()), at("2026-06-01T12:00:00.124Z"));
-        let earlier = at("2026-06-01T11:00:00Z");
-        assert_eq!(until(LetterFilter { until: Some(earlier), ..LetterFilter::default() }), earlier);
-        let later = LetterFilter { until: Some(at("2026-06-02T00:00:00Z")), ..LetterFilter::default() };
-        assert_eq!(until(later), at("2026-06-01T12:00:00.124Z"));
+            let read = Order::of(words.as_bytes(), Deed::Purge).unwrap().filter;
+            assert_eq!(read, LetterFilter { up_to: Some(7), ..filter });
+        }
     }
 }

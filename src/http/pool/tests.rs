@@ -177,10 +177,12 @@ async fn an_order_reaches_every_worker_that_was_counted_and_nothing_that_died_la
     let (admin, filter) = (bearer("admin"), LetterFilter::default());
     let tally = pool.tally(&filter, Some(&admin)).await;
     assert_eq!((tally.count(), tally.counted.len()), (3, 2));
-    // The filter is exact to the millisecond.
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    bury(&one, &["late-0"]).await;
-    bury(&two, &["late-1"]).await;
+    // They had died before the count, and were still on their way into the store.
+    let long_before = "2026-01-01T00:00:00Z".parse().unwrap();
+    for (house, name) in [(&one, "late-0"), (&two, "late-1")] {
+        let late = DeadLetter { died_at: long_before, ..letter(name, "soc", None) };
+        house.inside.store.bury(late).await.unwrap();
+    }
     let wish = |deed, dry_run| Wish { deed, filter: filter.clone(), bounds: tally.bounds(), dry_run };
     let give = async |wish| pool.give(wish, caller(Role::Admin), Some(admin.clone())).await;
     let counted = give(wish(Deed::Purge, true)).await;
@@ -190,12 +192,39 @@ async fn an_order_reaches_every_worker_that_was_counted_and_nothing_that_died_la
     assert!(done.iter().all(|done| done.trouble.is_none()), "{done:?}");
     assert_eq!((left(&one).await, left(&two).await), (1, 1));
 
+    for house in [&one, &two] {
+        let left = house.inside.store.list(&LetterFilter::default(), None).await.unwrap();
+        assert!(left.letters[0].decision_id.as_deref().is_some_and(|id| id.starts_with("late")), "{left:?}");
+    }
+
     // A worker that has restarted since has another id, and is given no order.
     let mut bounds = tally.bounds();
     bounds[0].worker = uuid::Uuid::new_v4();
     let done = give(Wish { bounds, ..wish(Deed::Purge, false) }).await;
     let lost: Vec<&str> = done.iter().filter_map(|done| Some(done.trouble.as_ref()?.why())).collect();
     assert!(lost.len() == 1 && lost[0].contains("count again"), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_letter_that_dies_again_after_the_count_is_another_one_and_is_left_alone() {
+    let ([one, two], pool) = pair().await;
+    show_soc(&one);
+    show_soc(&two);
+    let admin = bearer("admin");
+    for (house, deed) in [(&one, Deed::Purge), (&two, Deed::Purge), (&one, Deed::Replay), (&two, Deed::Replay)] {
+        let first = letter("again", "soc", None);
+        let id = house.inside.store.bury(first.clone()).await.unwrap();
+        for filter in [LetterFilter::default(), LetterFilter { ids: vec![id], ..LetterFilter::default() }] {
+            let tally = pool.tally(&filter, Some(&admin)).await;
+            assert_eq!((tally.count(), tally.unheard.len()), (1, 0), "{tally:?}");
+            assert_eq!(house.inside.store.bury(first.clone()).await.unwrap(), id, "it has one letter");
+            let wish = Wish { deed, filter, bounds: tally.bounds(), dry_run: false };
+            let done = pool.give(wish, caller(Role::Admin), Some(admin.clone())).await;
+            assert!(done.iter().all(|done| done.trouble.is_none()), "{done:?}");
+            assert_eq!(left(house).await, 1, "{deed:?}");
+        }
+        house.inside.store.remove(vec![id]).await.unwrap();
+    }
 }
 
 #[tokio::test]
