@@ -90,14 +90,16 @@ pub(super) fn fields(filter: &LetterFilter, bounds: &[Bound]) -> Vec<(&'static s
     let mut fields: Vec<(&'static str, String)> =
         pairs.filter_map(|(name, value)| Some((named(&name)?, value.into_owned()))).collect();
     fields.extend(filter.ids.iter().map(|id| (ONE, id.to_string())));
-    fields.extend(bounds.iter().map(|bound| (COUNTED, format!("{}@{}", bound.worker, bound.up_to))));
+    fields.extend(bounds.iter().map(|bound| (COUNTED, format!("{}@{}@{}", bound.worker, bound.up_to, bound.server))));
     fields
 }
 
 /// What a form says of a worker's count. What is none is left out, and that worker is given no order.
 fn bound(text: &str) -> Option<Bound> {
-    let (worker, up_to) = text.split_once('@')?;
-    Some(Bound { worker: worker.parse().ok()?, up_to: up_to.parse().ok()? })
+    let mut parts = text.splitn(3, '@');
+    let (worker, up_to) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    // A name that is none of a peer's finds nobody.
+    Some(Bound { worker, up_to, server: parts.next().unwrap_or_default().to_owned() })
 }
 
 /// A time as the API reads it, of what people write: a day, or a day and a time, in UTC.
@@ -145,7 +147,11 @@ mod tests {
             ids: vec![ID.parse().unwrap()],
             ..LetterFilter::default()
         };
-        let bounds = vec![Bound { worker: Uuid::from_u128(7), up_to: 1_780_000_000_123 }];
+        let bounds = vec![Bound {
+            worker: Uuid::from_u128(7),
+            up_to: 1_780_000_000_123,
+            server: String::from("http://[::1]:80"),
+        }];
         let link = href("/dead-letters", &filter);
         let read = Choice::of_query(link.split_once('?').unwrap().1).unwrap();
         assert_eq!(read, Choice { filter: filter.clone(), before: None, bounds: Vec::new() });
