@@ -20,6 +20,9 @@ pub struct LetterFilter {
     pub since: Option<Timestamp>,
     /// Dead before this time.
     pub until: Option<Timestamp>,
+    /// Buried no later than this, in the store's own order of burials: what a grouping says that it has counted. Times cannot say
+    /// it, because a letter has died before it is buried.
+    pub up_to: Option<u64>,
     /// At most so many, the newest; a listing without it shows [`LetterFilter::LIMIT_DEFAULT`], a selection takes all.
     pub limit: Option<usize>,
     /// Only these. Empty: any.
@@ -41,6 +44,7 @@ impl LetterFilter {
             && self.severity.is_none_or(|severity| head.severity == Some(severity))
             && self.since.is_none_or(|since| head.died_at_ms >= since.unix_millis())
             && self.until.is_none_or(|until| head.died_at_ms < until.unix_millis())
+            && self.up_to.is_none_or(|up_to| head.burial <= up_to)
     }
 
     /// Whether only reason and channel matter, so that the counts in memory know the answer.
@@ -50,6 +54,7 @@ impl LetterFilter {
             && self.severity.is_none()
             && self.since.is_none()
             && self.until.is_none()
+            && self.up_to.is_none()
             && self.ids.is_empty()
     }
 }

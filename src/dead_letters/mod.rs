@@ -43,5 +43,5 @@ pub use filter::LetterFilter;
 pub use keeper::{Keeper, Resting};
 pub use letter::{DeadLetter, LastReply, LetterId};
 pub use replay::{Replay, ReplayReport};
-pub use report::{Burial, Cause, ImportReport, Kept, OpenReport, Page, VerifyReport};
+pub use report::{Burial, Cause, Causes, ImportReport, Kept, OpenReport, Page, VerifyReport};
 pub use store::{Store, StoreOptions};

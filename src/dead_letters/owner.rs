@@ -44,7 +44,15 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, DeadLetterError>>;
 pub(super) enum Command {
     Write(Box<Work>, Answer<Outcome>),
     Fetch(Vec<LetterId>, Answer<Vec<Result<Kept, DeadLetterError>>>),
-    Scan { before: Option<LetterId>, filter: LetterFilter, want: Want, limit: usize, answer: Answer<Step> },
+    Scan {
+        before: Option<LetterId>,
+        filter: LetterFilter,
+        want: Want,
+        limit: usize,
+        answer: Answer<Step>,
+    },
+    /// The number of the last record: every later burial has a greater one.
+    Mark(Answer<u64>),
     VerifySegments(Answer<Vec<u64>>),
     VerifySegment(u64, VerifyReport, Answer<VerifyReport>),
     VerifyLetters(Option<LetterId>, Box<Verifying>, Answer<(Option<LetterId>, Box<Verifying>)>),
@@ -178,6 +186,7 @@ impl Owner {
                 Command::Close(told) => close = Some(told),
                 read @ (Command::Fetch(..)
                 | Command::Scan { .. }
+                | Command::Mark(_)
                 | Command::VerifySegments(_)
                 | Command::VerifySegment(..)
                 | Command::VerifyLetters(..)) => {
@@ -247,6 +256,10 @@ impl Owner {
             }
             Command::Scan { before, filter, want, limit, answer } => {
                 let read = self.reading(|engine| engine.scan(before, &filter, want, limit));
+                give(answer, read);
+            }
+            Command::Mark(answer) => {
+                let read = self.reading(|engine| Ok(engine.seq));
                 give(answer, read);
             }
             Command::VerifySegments(answer) => {

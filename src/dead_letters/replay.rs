@@ -157,6 +157,8 @@ struct Sent {
 pub struct Replay<'a> {
     /// Where they are.
     pub store: &'a Store,
+    /// Only burials up to this one, as [`super::LetterFilter::up_to`] means: who has died again since is passed over as gone.
+    pub up_to: Option<u64>,
     /// Where they go.
     pub broker: &'a dyn Broker,
     /// Whether a channel is in the configuration.
@@ -196,6 +198,7 @@ impl Replay<'_> {
         while let Some(ids) = parts.next() {
             for (id, kept) in ids.iter().zip(self.store.fetch(ids.to_vec()).await?) {
                 match kept {
+                    Ok(kept) if self.up_to.is_some_and(|up_to| kept.burial.0 > up_to) => report.gone += 1,
                     Ok(kept) => match plan(&kept.letter, |channel| (self.known)(channel), self.clock.now()) {
                         Plan::Publish { message, readable } => {
                             bytes += message.body.len();

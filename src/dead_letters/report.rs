@@ -51,6 +51,15 @@ pub struct Cause {
     pub newest: Timestamp,
 }
 
+/// Causes, and which letters are among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Causes {
+    /// Most letters first.
+    pub causes: Vec<Cause>,
+    /// Those that were buried up to this, for [`super::LetterFilter::up_to`], and no later one.
+    pub up_to: u64,
+}
+
 /// What opening the store found and did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OpenReport {

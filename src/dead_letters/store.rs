@@ -21,7 +21,7 @@ use super::{
     files,
     owner::{Answer, Command, Owner, Shared, Verifying},
     reading::{Found, Step, Want},
-    report::{Burial, Cause, Kept, OpenReport, Page, VerifyReport},
+    report::{Burial, Cause, Causes, Kept, OpenReport, Page, VerifyReport},
     tally::Kind,
 };
 use crate::model::{ChannelId, Clock, DeathReason, Timestamp};
@@ -176,11 +176,16 @@ impl Store {
 
     /// The ids of all letters that `filter` means (at most `filter.limit`, the newest), oldest first.
     pub async fn select(&self, filter: &LetterFilter) -> Result<Vec<LetterId>, DeadLetterError> {
+        Ok(self.select_seen(filter).await?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The same, each with the burial that is meant: one that has died again since is another.
+    pub async fn select_seen(&self, filter: &LetterFilter) -> Result<Vec<(LetterId, Burial)>, DeadLetterError> {
         let limit = filter.limit.unwrap_or(usize::MAX);
         let (mut ids, mut next) = (Vec::new(), None);
         while ids.len() < limit {
             let step = self.step(next, filter, Want::Heads, limit - ids.len()).await?;
-            ids.extend(step.found.iter().map(|found| found.head.id));
+            ids.extend(step.found.iter().map(|found| (found.head.id, Burial(found.head.burial))));
             next = step.next;
             if next.is_none() {
                 break;
@@ -205,10 +210,19 @@ impl Store {
 
     /// The letters that `filter` means by what they died of, most first. Its limit is that of the causes.
     pub async fn group_by_cause(&self, filter: &LetterFilter) -> Result<Vec<Cause>, DeadLetterError> {
+        Ok(self.causes(filter).await?.causes)
+    }
+
+    /// The same, and up to which burial: exactly those that were in the store when this began.
+    pub async fn causes(&self, filter: &LetterFilter) -> Result<Causes, DeadLetterError> {
         let mut groups: BTreeMap<(Kind, Box<str>), (u64, Times)> = BTreeMap::new();
+        // Before the first look: a scan has many steps, and letters go on dying between them.
+        let mark = self.ask(Command::Mark).await?;
+        let up_to = filter.up_to.map_or(mark, |up_to| up_to.min(mark));
+        let filter = LetterFilter { up_to: Some(up_to), ..filter.clone() };
         let mut next = None;
         loop {
-            let step = self.step(next, filter, Want::Heads, usize::MAX).await?;
+            let step = self.step(next, &filter, Want::Heads, usize::MAX).await?;
             for Found { head, .. } in step.found {
                 let died_at = head.died_at();
                 let mut key = ((head.reason, head.channel), head.cause);
@@ -238,7 +252,7 @@ impl Store {
             .collect();
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
         causes.truncate(filter.limit.unwrap_or(CAUSES_MAX));
-        Ok(causes)
+        Ok(Causes { causes, up_to })
     }
 
     /// Removes letters, whatever happened to them meanwhile: a purge. Returns how many there were.

@@ -233,6 +233,7 @@ async fn a_letter_leaves_the_store_only_when_the_broker_has_its_message() {
     let known = |channel: &ChannelId| channel.as_str() == "soc";
     let deliveries = DeliveryLog::none();
     let replay = |dry_run| Replay {
+        up_to: None,
         store: &store,
         broker: &broker,
         known: &known,
@@ -274,8 +275,15 @@ async fn a_replay_that_is_told_to_stop_has_done_its_batch_and_nothing_more() {
     let ids = store.select(&LetterFilter::default()).await.unwrap();
     let clock = Clock::starting_at(now());
     let deliveries = DeliveryLog::none();
-    let replay =
-        Replay { store: &store, broker: &broker, known: &|_| true, deliveries: &deliveries, clock, dry_run: false };
+    let replay = Replay {
+        up_to: None,
+        store: &store,
+        broker: &broker,
+        known: &|_| true,
+        deliveries: &deliveries,
+        clock,
+        dry_run: false,
+    };
     let report = replay.run_while(&ids, |_| false).await.unwrap();
     assert_eq!((report.replayed, report.seen()), (256, 256));
     assert_eq!(broker.published(&lane()).len(), 256);

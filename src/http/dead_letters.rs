@@ -31,7 +31,7 @@ use self::{
 };
 use super::{Inside, errors::ApiError, guard::Caller};
 use crate::{
-    dead_letters::{DeadLetter, DeadLetterError, LetterFilter, LetterId, Page},
+    dead_letters::{Causes, DeadLetter, DeadLetterError, LetterFilter, LetterId, Page},
     workers::letters::{Doing, Grouped},
 };
 
@@ -146,8 +146,8 @@ impl Desk {
     /// What the letters died of.
     pub(super) async fn causes(&self, filter: &LetterFilter) -> Result<Grouped, ApiError> {
         let _place = self.looks.acquire().await.ok();
-        let causes = self.inside.store.group_by_cause(filter).await.map_err(|error| trouble(&error))?;
-        Ok(Grouped { worker: self.worker, causes, errand: self.doing.borrow().clone() })
+        let Causes { causes, up_to } = self.inside.store.causes(filter).await.map_err(|error| trouble(&error))?;
+        Ok(Grouped { worker: self.worker, causes, up_to: Some(up_to), errand: self.doing.borrow().clone() })
     }
 
     /// One letter.

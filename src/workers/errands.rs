@@ -55,7 +55,7 @@ pub fn ended<T: DeserializeOwned>(last: &Value) -> (Option<Summary<T>>, Option<T
 
 /// The order as the API reads it. `all` says that no filter is meant to be one.
 pub fn order(filter: &LetterFilter, all: bool, dry_run: bool) -> Value {
-    let LetterFilter { channel, reason, cause, decision, severity, since, until, limit, ids } = filter;
+    let LetterFilter { channel, reason, cause, decision, severity, since, until, up_to, limit, ids } = filter;
     let mut words = json!({
         "channel": channel, "reason": reason, "decision": decision, "severity": severity, "since": since, "until": until,
         "limit": limit,
@@ -63,6 +63,9 @@ pub fn order(filter: &LetterFilter, all: bool, dry_run: bool) -> Value {
     if let Some(cause) = cause {
         // Only where it is meant, so that workers of before understand every other order.
         words["cause"] = json!(cause);
+    }
+    if let Some(up_to) = up_to {
+        words["up_to"] = json!(up_to);
     }
     let is_empty = *filter == LetterFilter::default();
     let mut order = json!({"filter": words, "dry_run": dry_run});

@@ -84,7 +84,7 @@ impl Source for Pages<'_> {
 
 /// The filter as a query, with its limit. It knows of no ids.
 pub fn query(filter: &LetterFilter) -> String {
-    let LetterFilter { channel, reason, cause, decision, severity, since, until, limit, ids: _ } = filter;
+    let LetterFilter { channel, reason, cause, decision, severity, since, until, up_to: _, limit, ids: _ } = filter;
     let pairs = [
         ("channel", channel.as_ref().map(ToString::to_string)),
         ("reason", reason.map(|reason| reason.to_string())),
@@ -107,6 +107,9 @@ pub struct Grouped {
     pub worker: Uuid,
     /// What its letters died of.
     pub causes: Vec<Cause>,
+    /// Up to which burial they were counted. A worker of before does not say.
+    #[serde(default)]
+    pub up_to: Option<u64>,
     /// What it is doing to its letters, or did last; none since its start.
     #[serde(default)]
     pub errand: Option<Doing>,
@@ -137,7 +140,11 @@ pub struct Doing {
 
 /// What the causes of these workers are asked with.
 pub fn causes_path(filter: &LetterFilter) -> String {
-    format!("{PATH}?by_cause=true&{}", query(&LetterFilter { limit: Some(LetterFilter::LIMIT_MAX), ..filter.clone() }))
+    let words = query(&LetterFilter { limit: Some(LetterFilter::LIMIT_MAX), ..filter.clone() });
+    let ids = filter.ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    // Only where they are meant, so that workers of before understand every other question.
+    let ids = if ids.is_empty() { ids } else { format!("&ids={ids}") };
+    format!("{PATH}?by_cause=true&{words}{ids}")
 }
 
 /// What the letters died of that `filter` means, worker by worker.
@@ -209,7 +216,7 @@ mod tests {
     }
 
     fn grouped(worker: u128, causes: Vec<Cause>) -> Grouped {
-        Grouped { worker: Uuid::from_u128(worker), causes, errand: None }
+        Grouped { worker: Uuid::from_u128(worker), causes, up_to: None, errand: None }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod errands;
 pub mod letters;
 pub mod merge;
 pub mod peers;
+mod presence;
 pub mod server;
 pub mod trouble;
 

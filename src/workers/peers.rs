@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,12 +17,17 @@ use url::Url;
 
 use super::{
     Credential, Server, Trouble, Unheard,
-    server::{addresses, client},
+    presence::Presence,
+    server::{Manners, addresses, client},
 };
 
 /// How long a peer may take to take a connection and to answer, while somebody waits for a page.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The largest answer, in bytes: some fifty letters without their decisions, a thousand causes, the channels, or one letter. A page
+/// asks many peers at once, and none of them may cost more than that, whatever it sends.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// For how long a name is believed to mean what it meant.
 const BELIEVED: Duration = Duration::from_secs(5);
@@ -40,7 +45,7 @@ pub struct Peers {
 #[derive(Debug, Default)]
 struct Known {
     names: BTreeMap<Url, (Instant, Vec<SocketAddr>)>,
-    clients: BTreeMap<(Url, SocketAddr), reqwest::Client>,
+    clients: BTreeMap<(Url, SocketAddr), (reqwest::Client, Arc<Presence>)>,
 }
 
 impl Peers {
@@ -61,9 +66,11 @@ impl Peers {
                         unheard.push(unheard_of(format!("there are more than {WORKERS_MAX} workers")));
                         break;
                     }
-                    Ok(client) => {
+                    Ok((client, presence)) => {
                         let credential = credential.clone();
-                        servers.push(Server::with_client(url, address, several, credential, client, ANSWER_MAX));
+                        let manners =
+                            Manners { answer_max: ANSWER_MAX, bytes_max: BYTES_MAX, presence: Some(presence) };
+                        servers.push(Server::with_client(url, address, several, credential, client, manners));
                     }
                     Err(why) => unheard.push(unheard_of(why)),
                 }
@@ -87,12 +94,12 @@ impl Peers {
         Some(found)
     }
 
-    fn client(&self, url: &Url, address: SocketAddr) -> Result<reqwest::Client, String> {
+    fn client(&self, url: &Url, address: SocketAddr) -> Result<(reqwest::Client, Arc<Presence>), String> {
         let key = (url.clone(), address);
         if let Some(client) = self.with(|known| known.clients.get(&key).cloned()) {
             return Ok(client);
         }
-        let made = client(url, address, CONNECT_MAX)?;
+        let made = (client(url, address, CONNECT_MAX)?, Arc::default());
         self.with(|known| {
             // Addresses of workers that are gone; those that are there are made anew.
             if known.clients.len() >= CLIENTS_MAX {

@@ -3,7 +3,7 @@
 //! A DNS name with several addresses means every worker behind it, as a headless service in Kubernetes has it, so names are resolved
 //! here and each address is asked by itself, under the name, so that TLS certificates fit.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use http::{
@@ -15,7 +15,11 @@ use serde_json::Value;
 use url::{Host, Url};
 use uuid::Uuid;
 
-use super::{Credential, Trouble, refused, understand};
+use super::{
+    Credential, Trouble,
+    presence::{Presence, Thought},
+    refused, understand,
+};
 use crate::settings::printable;
 
 /// Limits of one request. A pause may wait for the broker's confirm.
@@ -27,12 +31,18 @@ const RESOLVE_MAX: Duration = Duration::from_secs(10);
 /// somebody sends nothing but control characters.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// How long a peer may take to show that it is there.
+const LOOK_MAX: Duration = Duration::from_secs(3);
+
 /// Workers that are asked at once.
 pub const AT_ONCE_MAX: usize = 16;
 
 /// How long an order may take in all, and how long its worker may say nothing meanwhile: it tells its progress every second.
 const ORDER_MAX: Duration = Duration::from_hours(7 * 24);
 const SILENCE_MAX: Duration = Duration::from_secs(90);
+
+/// The largest answer that says no.
+const REFUSAL_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest line of progress.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -57,7 +67,18 @@ pub struct Server {
     base: Url,
     client: reqwest::Client,
     credential: Credential,
-    answer_max: Duration,
+    manners: Manners,
+}
+
+/// How a worker is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Manners {
+    /// How long an answer may take.
+    pub(super) answer_max: Duration,
+    /// The largest one, in bytes.
+    pub(super) bytes_max: usize,
+    /// What is known of whether it is there. Without it, it is asked straight away.
+    pub(super) presence: Option<Arc<Presence>>,
 }
 
 /// An answer, and which worker gave it, where it says so.
@@ -141,7 +162,8 @@ impl Server {
     /// made at all.
     pub fn new(url: &Url, address: SocketAddr, several: bool, credential: Credential) -> Result<Self, String> {
         let client = client(url, address, CONNECT_MAX)?;
-        Ok(Self::with_client(url, address, several, credential, client, ANSWER_MAX))
+        let manners = Manners { answer_max: ANSWER_MAX, bytes_max: BODY_BYTES_MAX, presence: None };
+        Ok(Self::with_client(url, address, several, credential, client, manners))
     }
 
     pub(super) fn with_client(
@@ -150,13 +172,13 @@ impl Server {
         several: bool,
         credential: Credential,
         client: reqwest::Client,
-        answer_max: Duration,
+        manners: Manners,
     ) -> Self {
         let name = name(url, address, several);
         let mut base = url.clone();
         base.set_query(None);
         base.set_fragment(None);
-        Self { name, base, client, credential, answer_max }
+        Self { name, base, client, credential, manners }
     }
 
     /// Asks for `path`, which begins with a slash and may have a query.
@@ -166,14 +188,43 @@ impl Server {
 
     /// The same, and who answers.
     pub async fn ask_telling(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Trouble> {
-        let request = self.request(method, path, body).timeout(self.answer_max);
-        let mut response = request.send().await.map_err(|error| silent(&error))?;
+        self.look().await?;
+        let request = self.request(method, path, body).timeout(self.manners.answer_max);
+        let mut response = request.send().await.map_err(|error| self.cut(&error))?;
         let (status, worker) = (response.status(), worker(response.headers()));
-        let bytes = whole(&mut response).await?;
+        let bytes = match whole(&mut response, self.manners.bytes_max).await {
+            Ok(bytes) => bytes,
+            Err(Cut::Broken(error)) => return Err(self.cut(&error)),
+            Err(too_large @ Cut::TooLarge(_)) => return Err(too_large.into()),
+        };
+        if let Some(presence) = &self.manners.presence {
+            presence.answered();
+        }
         if !status.is_success() {
             return Err(refused(status, &bytes));
         }
         Ok(Answer { value: read(&bytes)?, worker })
+    }
+
+    /// Looks whether it is there, unless that is known. Whatever answers is there; what it says comes with the question.
+    async fn look(&self) -> Result<(), Trouble> {
+        let Some(presence) = &self.manners.presence else { return Ok(()) };
+        match presence.now() {
+            Thought::There => Ok(()),
+            Thought::Silent => Err(Trouble::Silent(String::from("it took too long a moment ago"))),
+            Thought::Unknown => {
+                let look = self.request(Method::GET, "/livez", None).timeout(LOOK_MAX).send().await;
+                look.map(|_| presence.answered()).map_err(|error| self.cut(&error))
+            }
+        }
+    }
+
+    /// What is said, and remembered, of an exchange that failed.
+    fn cut(&self, error: &reqwest::Error) -> Trouble {
+        if let Some(presence) = self.manners.presence.as_ref().filter(|_| error.is_timeout()) {
+            presence.was_silent();
+        }
+        silent(error)
     }
 
     /// The same for an answer of a known shape.
@@ -192,7 +243,7 @@ impl Server {
         let mut response = answer.map_err(|error| silent(&error))?;
         let status = response.status();
         if !status.is_success() {
-            let bytes = tokio::time::timeout(ANSWER_MAX, whole(&mut response)).await;
+            let bytes = tokio::time::timeout(ANSWER_MAX, whole(&mut response, REFUSAL_BYTES_MAX)).await;
             return Err(refused(status, &bytes.unwrap_or(Ok(Vec::new()))?));
         }
         let (mut line, mut last) = (Vec::new(), None);
@@ -227,7 +278,7 @@ impl Server {
         if status.is_success() {
             return Ok(Download { response });
         }
-        let bytes = tokio::time::timeout(ANSWER_MAX, whole(&mut response)).await;
+        let bytes = tokio::time::timeout(ANSWER_MAX, whole(&mut response, REFUSAL_BYTES_MAX)).await;
         Err(refused(status, &bytes.unwrap_or(Ok(Vec::new()))?))
     }
 
@@ -299,11 +350,26 @@ fn silent(error: &reqwest::Error) -> Trouble {
     Trouble::Silent(in_short(error))
 }
 
-async fn whole(response: &mut reqwest::Response) -> Result<Vec<u8>, Trouble> {
+/// Why an answer did not come whole.
+enum Cut {
+    Broken(reqwest::Error),
+    TooLarge(usize),
+}
+
+impl From<Cut> for Trouble {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Broken(error) => silent(&error),
+            Cut::TooLarge(max) => Self::Silent(format!("its answer is larger than {} MiB", max / 1024 / 1024)),
+        }
+    }
+}
+
+async fn whole(response: &mut reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, Cut> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| silent(&error))? {
-        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(Trouble::Silent(String::from("its answer is too large to be one of a worker")));
+    while let Some(chunk) = response.chunk().await.map_err(Cut::Broken)? {
+        if bytes.len() + chunk.len() > bytes_max {
+            return Err(Cut::TooLarge(bytes_max));
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -209,6 +209,7 @@ impl Filter {
             severity: self.severity,
             since: self.since,
             until: self.until,
+            up_to: None,
             limit: self.limit,
             ids: ids.to_vec(),
         }

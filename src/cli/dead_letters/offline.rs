@@ -216,7 +216,8 @@ async fn replay_from(
     let known = |id: &ChannelId| plan.channels.iter().any(|channel| channel.id == *id);
     // The worker that delivers them says how that ends.
     let deliveries = &DeliveryLog::none();
-    let replaying = Replay { store, broker: Arc::as_ref(&broker), known: &known, deliveries, clock, dry_run };
+    let replaying =
+        Replay { up_to: None, store, broker: Arc::as_ref(&broker), known: &known, deliveries, clock, dry_run };
     let done = replaying.run(&ids, |_| {}).await;
     broker.close().await;
     done.map_err(|error| failure(&error))

@@ -116,6 +116,7 @@ impl Backstage for RealBackstage<'_> {
         let broker = self.worker.broker();
         let known = |id: &ChannelId| self.worker.lanes().iter().any(|lane| lane.id() == id);
         let replay = Replay {
+            up_to: None,
             store: self.worker.store(),
             broker: Arc::as_ref(&broker),
             known: &known,

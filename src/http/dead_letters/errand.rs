@@ -35,7 +35,7 @@ use uuid::Uuid;
 
 use super::{ApiError, Caller, Inside, Order, trouble};
 use crate::{
-    dead_letters::{DeadLetterError, LetterId, Replay, ReplayReport, replay::BATCH_LETTERS},
+    dead_letters::{Burial, DeadLetterError, LetterId, Replay, ReplayReport, replay::BATCH_LETTERS},
     http::guard::audit,
     model::ChannelId,
     workers::letters::Doing,
@@ -305,13 +305,16 @@ impl Errand {
         told: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) -> Result<(), DeadLetterError> {
-        let ids = self.inside.store.select(&self.order.filter).await?;
-        summary.selected = ids.len() as u64;
+        let meant = self.inside.store.select_seen(&self.order.filter).await?;
+        summary.selected = meant.len() as u64;
         self.tell(told, Progress { of: Some(summary.selected), ..Progress::default() });
         match &mut summary.report {
-            Report::Replay(report) => summary.stopped = self.replay(&ids, report, told, stop).await?,
+            Report::Replay(report) => {
+                let ids: Vec<LetterId> = meant.into_iter().map(|(id, _)| id).collect();
+                summary.stopped = self.replay(&ids, report, told, stop).await?;
+            }
             Report::Purge { purged } if self.order.dry_run => *purged = summary.selected,
-            Report::Purge { purged } => summary.stopped = self.purge(&ids, purged, told, stop).await?,
+            Report::Purge { purged } => summary.stopped = self.purge(&meant, purged, told, stop).await?,
         }
         Ok(())
     }
@@ -344,26 +347,28 @@ impl Errand {
         };
         let known = |channel: &ChannelId| known.contains(channel);
         let broker = broker.as_ref();
-        let replay = Replay { store, broker, known: &known, deliveries, clock: *clock, dry_run: self.order.dry_run };
+        let (up_to, dry_run) = (self.order.filter.up_to, self.order.dry_run);
+        let replay = Replay { store, up_to, broker, known: &known, deliveries, clock: *clock, dry_run };
         let report = replay.run_while(ids, go_on).await?;
         *last = report;
         Ok(stopped)
     }
 
+    /// Deletes what was found, and nothing that has died again since.
     async fn purge(
         &self,
-        ids: &[LetterId],
+        meant: &[(LetterId, Burial)],
         purged: &mut u64,
         told: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) -> Result<Option<&'static str>, DeadLetterError> {
-        let (of, mut seen) = (Some(ids.len() as u64), 0);
-        for ids in ids.chunks(PURGE_BATCH) {
+        let (of, mut seen) = (Some(meant.len() as u64), 0);
+        for letters in meant.chunks(PURGE_BATCH) {
             if let Some(why) = self.told_to_stop(stop) {
                 return Ok(Some(why));
             }
-            *purged += self.inside.store.remove(ids.to_vec()).await? as u64;
-            seen += ids.len() as u64;
+            *purged += self.inside.store.remove_seen(letters.to_vec()).await? as u64;
+            seen += letters.len() as u64;
             self.tell(told, Progress { of, seen, done: *purged });
         }
         Ok(None)

@@ -17,11 +17,13 @@ use crate::{
 /// The largest body of an order, in bytes, and the most ids in it.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 const IDS_MAX: usize = 10_000;
+/// And the most in a query.
+const IDS_ASKED_MAX: usize = 100;
 
 const HINT_QUERY: &str = "the keys are channel, reason, cause, decision, severity, since, until (RFC 3339), limit (1 to 1000), \
-     before (an id, for the next page), bodies (false leaves them out) and by_cause (true or false), each at most once";
+     before (an id, for the next page), bodies (false leaves them out) by_cause (true or false) and ids (some, with commas between them), each at most once";
 const HINT_ORDER: &str = "send {\"ids\": [...]} with 1 to 10,000 ids, or {\"filter\": {...}} with channel, reason, cause, \
-     decision, severity, since, until, limit; and \"dry_run\": true to be told alone. A purge of all needs {\"all\": true}";
+     decision, severity, since, until, up_to, limit; and \"dry_run\": true to be told alone. A purge of all needs {\"all\": true}";
 
 fn bad(message: impl Into<String>, hint: &'static str) -> ApiError {
     let message: String = message.into().chars().take(300).collect();
@@ -59,6 +61,7 @@ impl Asked {
                 "severity" => filter.severity = Some(word(&key, &value)?),
                 "since" => filter.since = Some(word(&key, &value)?),
                 "until" => filter.until = Some(word(&key, &value)?),
+                "ids" => filter.ids = ids(&value)?,
                 "limit" => filter.limit = Some(limit(&value)?),
                 "before" => asked.before = Some(word(&key, &value)?),
                 "bodies" => asked.bodies = word(&key, &value)?,
@@ -78,6 +81,11 @@ impl Asked {
 
 fn word<T: FromStr<Err: Display>>(key: &str, value: &str) -> Result<T, ApiError> {
     value.parse().map_err(|error| bad(format!("`{key}={}`: {error}", value.escape_debug()), HINT_QUERY))
+}
+
+fn ids(value: &str) -> Result<Vec<LetterId>, ApiError> {
+    let some: Vec<LetterId> = value.split(',').map(|one| word("ids", one)).collect::<Result<_, _>>()?;
+    if some.len() > IDS_ASKED_MAX { Err(bad("`ids` has more than 100", HINT_QUERY)) } else { Ok(some) }
 }
 
 fn limit(value: &str) -> Result<usize, ApiError> {
@@ -117,6 +125,7 @@ struct Words {
     severity: Option<Severity>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
+    up_to: Option<u64>,
     limit: Option<usize>,
 }
 
@@ -135,9 +144,9 @@ impl Order {
         if ids.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > IDS_MAX) {
             return Err(bad("`ids` has none, or more than 10,000", HINT_ORDER));
         }
-        let Words { channel, reason, cause, decision, severity, since, until, limit } = filter;
+        let Words { channel, reason, cause, decision, severity, since, until, up_to, limit } = filter;
         let ids = ids.unwrap_or_default();
-        let filter = LetterFilter { channel, reason, cause, decision, severity, since, until, limit, ids };
+        let filter = LetterFilter { channel, reason, cause, decision, severity, since, until, up_to, limit, ids };
         let chosen = filter != LetterFilter::default();
         if all && chosen {
             return Err(bad("`all` goes with neither ids nor a filter", HINT_ORDER));
@@ -152,7 +161,7 @@ impl Order {
 /// The choice in one line.
 pub(in crate::http) fn in_words(filter: &LetterFilter) -> String {
     const IDS_NAMED_MAX: usize = 10;
-    let LetterFilter { channel, reason, cause, decision, severity, since, until, limit, ids } = filter;
+    let LetterFilter { channel, reason, cause, decision, severity, since, until, up_to, limit, ids } = filter;
     let named = ids.iter().take(IDS_NAMED_MAX).map(ToString::to_string).collect::<Vec<_>>().join(",");
     let more = ids.len().checked_sub(IDS_NAMED_MAX).filter(|more| *more > 0);
     let parts = [
@@ -164,6 +173,7 @@ pub(in crate::http) fn in_words(filter: &LetterFilter) -> String {
         severity.map(|severity| format!("severity={severity}")),
         since.map(|since| format!("since={since}")),
         until.map(|until| format!("until={until}")),
+        up_to.map(|up_to| format!("up_to={up_to}")),
         limit.map(|limit| format!("limit={limit}")),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -190,6 +200,7 @@ mod tests {
             severity: Some(Severity::High),
             since: Some("2026-06-01T00:00:00Z".parse().unwrap()),
             until: Some("2026-06-02T00:00:00Z".parse().unwrap()),
+            up_to: None,
             limit: Some(7),
             ids: Vec::new(),
         };
@@ -197,6 +208,7 @@ mod tests {
         assert_eq!(Asked::read("").unwrap().filter, LetterFilter::default());
         assert!(!Asked::read("bodies=false").unwrap().bodies);
         assert!(Asked::read("by_cause=true").unwrap().by_cause);
+        assert_eq!(Asked::read(&format!("ids={ID},{ID}")).unwrap().filter.ids.len(), 2);
     }
 
     #[test]
@@ -212,6 +224,8 @@ mod tests {
             ("limit=-1", "limit"),
             ("before=1", "before"),
             ("by_cause=maybe", "by_cause"),
+            ("ids=", "ids"),
+            ("ids=1", "ids"),
             ("channel=a&channel=b", "twice"),
             ("by_cause=true&before=0197a2b4-0000-7000-8000-000000000001", "by_cause"),
         ] {

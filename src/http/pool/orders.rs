@@ -1,13 +1,13 @@
 //! Replays and purges over the pool: first a count, then the order to every worker that was counted.
 //!
-//! Between the count and the order letters go on dying, and nobody may lose one that was not in the count. So the count says of each
-//! worker when the newest letter died that it has counted, and the order to that worker means none that died later. By each worker's
-//! own clock: clocks differ by more than letters do. A worker that was not counted, or has restarted since, is given no order.
+//! Between the count and the order letters go on dying, and nobody may lose one that was not in the count. So each worker says with
+//! its count up to which burial it has counted, in the order of its own store, and the order to it means none that was buried later.
+//! Not up to when: a letter has its time of death before it is in the store, where a count could see it. A worker that was not
+//! counted, or has restarted since, is given no order; and no worker waits for its order because another one is slow to answer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use futures_util::{StreamExt as _, stream};
-use http::Method;
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -19,12 +19,11 @@ use crate::{
         dead_letters::{errand::Deed, words::Order},
         guard::Caller,
     },
-    model::{ChannelId, Timestamp},
+    model::ChannelId,
     workers::{
-        AT_ONCE_MAX, Credential, Server, Servers, Trouble, Unheard,
+        Credential, Server, Trouble, Unheard,
         errands::{self, Summary},
-        letters::GLANCE,
-        understand,
+        letters::{GLANCE, Grouped},
     },
 };
 
@@ -49,12 +48,14 @@ pub(in crate::http) struct Counted {
 }
 
 /// Up to where a worker was counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::http) struct Bound {
     /// The worker.
     pub(in crate::http) worker: Uuid,
-    /// When its newest letter died.
-    pub(in crate::http) newest: Timestamp,
+    /// The number of the last burial that was counted.
+    pub(in crate::http) up_to: u64,
+    /// How it was called, by who counted.
+    pub(in crate::http) server: String,
 }
 
 impl Tally {
@@ -78,15 +79,18 @@ impl Tally {
 
     /// Up to where each worker was counted.
     pub(in crate::http) fn bounds(&self) -> Vec<Bound> {
-        self.counted.iter().map(|counted| counted.bound).collect()
+        self.counted.iter().map(|counted| counted.bound.clone()).collect()
     }
 }
 
 impl Counted {
-    /// Of a worker with at least one letter.
-    fn of(name: String, worker: Uuid, causes: Vec<Cause>) -> Option<Self> {
-        let newest = causes.iter().map(|cause| cause.newest).max()?;
-        Some(Self { name, causes, bound: Bound { worker, newest } })
+    /// Of a worker that tells what it has counted. Who does not is given no order.
+    fn of(name: String, Grouped { worker, causes, up_to, .. }: Grouped) -> Result<Self, Unheard> {
+        let older =
+            || Trouble::Silent(String::from("it is of an older version, which does not tell what it has counted"));
+        let up_to = up_to.ok_or_else(|| Unheard::new(&name, older()))?;
+        let bound = Bound { worker, up_to, server: name.clone() };
+        Ok(Self { name, causes, bound })
     }
 
     /// How many letters it has.
@@ -133,28 +137,24 @@ pub(in crate::http) struct Wish {
 impl Pool {
     /// Counts what `filter` means, over all workers.
     pub(in crate::http) async fn tally(&self, filter: &LetterFilter, credential: Option<&Credential>) -> Tally {
-        if let [id] = filter.ids[..] {
-            let super::Heard { of, unheard } = self.find(id, credential).await;
-            let counted = of.and_then(|had| {
-                let (letter, worker) = (had.letter, had.worker?);
-                let (oldest, newest) = (letter.died_at, letter.died_at);
-                let (reason, channel, detail) = (letter.reason, letter.channel, letter.detail);
-                Counted::of(had.server, worker, vec![Cause { reason, channel, detail, count: 1, oldest, newest }])
-            });
-            return Tally { counted: counted.into_iter().collect(), unheard };
+        let super::Heard { of, mut unheard } = self.causes(filter, credential).await;
+        let mut counted = Vec::new();
+        for (name, grouped) in of.into_iter().filter(|(_, grouped)| !grouped.causes.is_empty()) {
+            match Counted::of(name, grouped) {
+                Ok(one) => counted.push(one),
+                Err(one) => unheard.push(one),
+            }
         }
-        let super::Heard { of, unheard } = self.causes(filter, credential).await;
-        let counted = of.into_iter().filter_map(|(name, grouped)| Counted::of(name, grouped.worker, grouped.causes));
-        Tally { counted: counted.collect(), unheard }
+        Tally { counted, unheard }
     }
 
     /// Gives the order to each worker that was counted, all at once, and waits for their ends: one entry for each of them.
     pub(in crate::http) async fn give(&self, wish: Wish, caller: Caller, credential: Option<Credential>) -> Vec<Done> {
         let own = wish.bounds.iter().find(|bound| bound.worker == self.desk.worker);
-        let others: Vec<Bound> = wish.bounds.iter().filter(|bound| bound.worker != self.desk.worker).copied().collect();
+        let others: Vec<&Bound> = wish.bounds.iter().filter(|bound| bound.worker != self.desk.worker).collect();
         let own = async {
             match own {
-                Some(bound) => Some(self.give_own(&wish, *bound, caller).await),
+                Some(bound) => Some(self.give_own(&wish, bound, caller).await),
                 None => None,
             }
         };
@@ -165,7 +165,7 @@ impl Pool {
         own.into_iter().chain(others).collect()
     }
 
-    async fn give_own(&self, wish: &Wish, bound: Bound, caller: Caller) -> Done {
+    async fn give_own(&self, wish: &Wish, bound: &Bound, caller: Caller) -> Done {
         let begun = async {
             // By the same words as the others' orders, so that they mean the same.
             let order = Order::of(wish.words(bound).to_string().as_bytes(), wish.deed)?;
@@ -178,58 +178,82 @@ impl Pool {
         Done { name: OWN.to_owned(), summary, trouble }
     }
 
-    async fn give_others(&self, wish: &Wish, bounds: &[Bound], credential: Option<&Credential>) -> Vec<Done> {
-        let (servers, unheard) = self.others(credential).await;
-        let (known, mut silent) = which(&servers).await;
-        silent.extend(unheard);
-        let ordered = bounds.iter().filter_map(|bound| Some((known.get(&bound.worker)?, *bound)));
-        let give = async |server: &Server, bound: Bound| {
-            let words = wish.words(bound);
-            let giving = errands::give::<Report>(server, wish.deed.as_str(), &words, |_| {});
-            let draining = &self.inside.draining;
-            // The peer stops after the batch under way when nobody listens to it any more.
-            let given = draining.run_until_cancelled(giving).await;
-            let stopping = || (None, Some(Trouble::Silent(String::from("this worker stops"))));
-            let (summary, trouble) = given.unwrap_or_else(stopping);
-            Done { name: server.name.clone(), summary, trouble }
-        };
-        let orders: Vec<_> = ordered.map(|(server, bound)| give(server, bound)).collect();
-        let mut done: Vec<Done> = stream::iter(orders).buffered(AT_ONCE_MAX).collect().await;
-        let lost = bounds.iter().filter(|bound| !known.contains_key(&bound.worker)).count();
-        let missing = silent.into_iter().map(|Unheard { server, trouble }| (server, trouble));
-        let restarted = std::iter::repeat_with(|| {
-            let why = "it has restarted since the count, or is gone: count again";
-            (String::from("a worker that was counted"), Trouble::Silent(why.to_owned()))
-        });
-        let told = missing.chain(restarted).take(lost);
-        done.extend(told.map(|(name, trouble)| Done { name, summary: None, trouble: Some(trouble) }));
+    /// Each by itself, so that one that hangs delays no other. Whom nobody counted is not even asked.
+    async fn give_others(&self, wish: &Wish, bounds: &[&Bound], credential: Option<&Credential>) -> Vec<Done> {
+        let (servers, _) = self.others(credential).await;
+        let called = |name: &str| servers.iter().find(|server| server.name == name);
+        let (there, elsewhere): (Vec<&Bound>, Vec<&Bound>) =
+            bounds.iter().partition(|bound| called(&bound.server).is_some());
+        let orders = there.into_iter().filter_map(|bound| Some((called(&bound.server)?, bound)));
+        let orders = join_all(orders.map(|(server, bound)| self.order(wish, server, bound)));
+        let rest = servers.iter().filter(|server| !bounds.iter().any(|bound| bound.server == server.name));
+        let (mut done, found) = tokio::join!(orders, self.give_elsewhere(wish, &elsewhere, rest.collect()));
+        done.extend(found);
         done
+    }
+
+    /// To workers that are not called as they were by who counted: another worker of the pool called itself "this one".
+    async fn give_elsewhere(&self, wish: &Wish, bounds: &[&Bound], servers: Vec<&Server>) -> Vec<Done> {
+        if bounds.is_empty() {
+            return Vec::new();
+        }
+        let heard = join_all(servers.into_iter().map(async |server| (server, who(server).await))).await;
+        let is = |bound: &Bound| heard.iter().find(|(_, who)| who.as_ref().is_ok_and(|who| *who == bound.worker));
+        let orders = bounds.iter().map(async |bound| match is(bound) {
+            Some((server, _)) => self.order(wish, server, bound).await,
+            None => Done {
+                name: match bound.server.as_str() {
+                    "" | OWN => String::from("the worker on which it was counted"),
+                    name => name.to_owned(),
+                },
+                summary: None,
+                trouble: Some(restarted()),
+            },
+        });
+        join_all(orders).await
+    }
+
+    /// To this worker, if it is still the one that was counted.
+    async fn order(&self, wish: &Wish, server: &Server, bound: &Bound) -> Done {
+        let name = server.name.clone();
+        let trouble = match who(server).await {
+            Ok(worker) if worker == bound.worker => None,
+            Ok(_) => Some(restarted()),
+            Err(trouble) => Some(trouble),
+        };
+        if trouble.is_some() {
+            return Done { name, summary: None, trouble };
+        }
+        let words = wish.words(bound);
+        let giving = errands::give::<Report>(server, wish.deed.as_str(), &words, |_| {});
+        // The peer stops after the batch under way when nobody listens to it any more.
+        let given = self.inside.draining.run_until_cancelled(giving).await;
+        let stopping = || (None, Some(Trouble::Silent(String::from("this worker stops"))));
+        let (summary, trouble) = given.unwrap_or_else(stopping);
+        Done { name, summary, trouble }
     }
 }
 
-/// Which worker is behind which address. Of one that is there twice, the first address.
-async fn which(servers: &Servers) -> (BTreeMap<Uuid, &Server>, Vec<Unheard>) {
+/// What is said of a worker that is not there any more as it was counted.
+fn restarted() -> Trouble {
+    Trouble::Silent(String::from(
+        "it has restarted since the count, or is gone, and nothing it has was touched: count again",
+    ))
+}
+
+/// Which worker answers there.
+async fn who(server: &Server) -> Result<Uuid, Trouble> {
     #[derive(Deserialize)]
     struct Who {
         worker: Uuid,
     }
-    let (mut known, mut unheard) = (BTreeMap::new(), Vec::new());
-    for (server, answer) in servers.ask_all(Method::GET, GLANCE, None).await {
-        match answer.and_then(|answer| understand::<Who>(answer.value)) {
-            Ok(Who { worker }) => drop(known.entry(worker).or_insert(server)),
-            Err(trouble) => unheard.push(Unheard::new(&server.name, trouble)),
-        }
-    }
-    (known, unheard)
+    server.ask_for::<Who>(GLANCE).await.map(|who| who.worker)
 }
 
 impl Wish {
     /// The order to one worker.
-    fn words(&self, bound: Bound) -> Value {
-        // The filter means letters that died before a time, to the millisecond.
-        let end = bound.newest.plus(Duration::from_millis(1));
-        let until = Some(self.filter.until.map_or(end, |until| until.min(end)));
-        let filter = LetterFilter { until, limit: None, ..self.filter.clone() };
+    fn words(&self, bound: &Bound) -> Value {
+        let filter = LetterFilter { up_to: Some(bound.up_to), limit: None, ..self.filter.clone() };
         errands::order(&filter, false, self.dry_run)
     }
 }
@@ -239,18 +263,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_means_nothing_that_died_after_its_worker_was_counted() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let bound = Bound { worker: Uuid::nil(), newest: at("2026-06-01T12:00:00.123Z") };
-        let until = |filter: LetterFilter| {
-            let wish = Wish { deed: Deed::Purge, filter, bounds: Vec::new(), dry_run: false };
-            let words = wish.words(bound).to_string();
-            Order::of(words.as_bytes(), Deed::Purge).unwrap().filter.until.unwrap()
-        };
-        assert_eq!(until(LetterFilter::default()), at("2026-06-01T12:00:00.124Z"));
-        let earlier = at("2026-06-01T11:00:00Z");
-        assert_eq!(until(LetterFilter { until: Some(earlier), ..LetterFilter::default() }), earlier);
-        let later = LetterFilter { until: Some(at("2026-06-02T00:00:00Z")), ..LetterFilter::default() };
-        assert_eq!(until(later), at("2026-06-01T12:00:00.124Z"));
+    fn an_order_means_nothing_that_was_buried_after_its_worker_was_counted() {
+        let bound = Bound { worker: Uuid::nil(), up_to: 7, server: String::from(OWN) };
+        let until = Some("2026-06-01T11:00:00Z".parse().unwrap());
+        for filter in [LetterFilter::default(), LetterFilter { until, ..LetterFilter::default() }] {
+            let wish = Wish { deed: Deed::Purge, filter: filter.clone(), bounds: Vec::new(), dry_run: false };
+            let words = wish.words(&bound).to_string();
+            let read = Order::of(words.as_bytes(), Deed::Purge).unwrap().filter;
+            assert_eq!(read, LetterFilter { up_to: Some(7), ..filter });
+        }
     }
 }

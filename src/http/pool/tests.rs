@@ -8,7 +8,10 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{orders::Wish, *};
+use super::{
+    orders::{Bound, Wish},
+    *,
+};
 use crate::{
     dead_letters::DeadLetter,
     http::{
@@ -177,10 +180,12 @@ async fn an_order_reaches_every_worker_that_was_counted_and_nothing_that_died_la
     let (admin, filter) = (bearer("admin"), LetterFilter::default());
     let tally = pool.tally(&filter, Some(&admin)).await;
     assert_eq!((tally.count(), tally.counted.len()), (3, 2));
-    // The filter is exact to the millisecond.
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    bury(&one, &["late-0"]).await;
-    bury(&two, &["late-1"]).await;
+    // They had died before the count, and were still on their way into the store.
+    let long_before = "2026-01-01T00:00:00Z".parse().unwrap();
+    for (house, name) in [(&one, "late-0"), (&two, "late-1")] {
+        let late = DeadLetter { died_at: long_before, ..letter(name, "soc", None) };
+        house.inside.store.bury(late).await.unwrap();
+    }
     let wish = |deed, dry_run| Wish { deed, filter: filter.clone(), bounds: tally.bounds(), dry_run };
     let give = async |wish| pool.give(wish, caller(Role::Admin), Some(admin.clone())).await;
     let counted = give(wish(Deed::Purge, true)).await;
@@ -190,12 +195,149 @@ async fn an_order_reaches_every_worker_that_was_counted_and_nothing_that_died_la
     assert!(done.iter().all(|done| done.trouble.is_none()), "{done:?}");
     assert_eq!((left(&one).await, left(&two).await), (1, 1));
 
+    for house in [&one, &two] {
+        let left = house.inside.store.list(&LetterFilter::default(), None).await.unwrap();
+        assert!(left.letters[0].decision_id.as_deref().is_some_and(|id| id.starts_with("late")), "{left:?}");
+    }
+
     // A worker that has restarted since has another id, and is given no order.
     let mut bounds = tally.bounds();
     bounds[0].worker = uuid::Uuid::new_v4();
     let done = give(Wish { bounds, ..wish(Deed::Purge, false) }).await;
     let lost: Vec<&str> = done.iter().filter_map(|done| Some(done.trouble.as_ref()?.why())).collect();
     assert!(lost.len() == 1 && lost[0].contains("count again"), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_worker_that_has_restarted_since_the_count_is_named_and_nobody_else_is_blamed() {
+    let ([one, two], pool) = pair().await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    one.meet(&[format!("http://{gone}"), format!("http://{}", two.doors.api)]);
+    bury(&two, &["two-0"]).await;
+    let (admin, filter) = (bearer("admin"), LetterFilter::default());
+    let tally = pool.tally(&filter, Some(&admin)).await;
+    let mut bounds = tally.bounds();
+    assert_eq!((bounds.len(), tally.unheard.len()), (1, 1), "{tally:?}");
+    bounds[0].worker = uuid::Uuid::new_v4();
+    let wish = Wish { deed: Deed::Purge, filter, bounds, dry_run: false };
+    let done = pool.give(wish, caller(Role::Admin), Some(admin)).await;
+    let told: Vec<_> = done.iter().map(|done| (done.name.clone(), done.trouble.as_ref().unwrap().why())).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].0 == format!("http://{}", two.doors.api) && told[0].1.contains("count again"), "{told:?}");
+    assert_eq!(left(&two).await, 1);
+}
+
+#[tokio::test]
+async fn an_order_finds_the_worker_on_which_it_was_counted_whatever_it_is_called_there() {
+    // Goal: a browser that counts at one worker and orders at the next one, as behind a balancer, reaches both.
+    let [one, two] = House::pair().await;
+    bury(&one, &["one-0"]).await;
+    bury(&two, &["two-0"]).await;
+    let path = "/dead-letters/purge?channel=soc";
+    let page = crate::http::console::tests::look(&one, "admin", path).await;
+    let counted: Vec<(&str, &str)> = page
+        .split("name=\"counted\" value=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('"')?.0.split_once('@'))
+        .collect();
+    assert_eq!(counted.len(), 2, "{page}");
+    let bounds = counted.into_iter().map(|(worker, rest)| {
+        let (up_to, server) = rest.split_once('@').unwrap();
+        Bound { worker: worker.parse().unwrap(), up_to: up_to.parse().unwrap(), server: server.to_owned() }
+    });
+    let (admin, wanted) = (bearer("admin"), LetterFilter { channel: "soc".parse().ok(), ..LetterFilter::default() });
+    let wish = Wish { deed: Deed::Purge, filter: wanted, bounds: bounds.collect(), dry_run: false };
+    let done = pool(&two).give(wish, caller(Role::Admin), Some(admin)).await;
+    assert!(done.len() == 2 && done.iter().all(|done| done.trouble.is_none()), "{done:?}");
+    assert_eq!((left(&one).await, left(&two).await), (0, 0));
+}
+
+/// Takes connections, and does this to each; how many there were.
+async fn taking<F: Future<Output = ()> + Send>(
+    tasks: &TaskTracker,
+    treat: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+) -> (String, Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let taken = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&taken);
+    tasks.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            treat(stream).await;
+        }
+    });
+    (url, taken)
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_is_waited_for_once_and_named_all_the_time() {
+    let [one, two] = House::pair().await;
+    bury(&two, &["two-0"]).await;
+    let (tasks, held) = (TaskTracker::new(), Arc::new(Mutex::new(Vec::new())));
+    let (hung, taken) = taking(&tasks, move |stream| {
+        let held = Arc::clone(&held);
+        async move { held.lock().unwrap().push(stream) }
+    })
+    .await;
+    one.meet(&[hung.clone(), format!("http://{}", two.doors.api)]);
+    let (pool, admin, filter) = (pool(&one), bearer("admin"), LetterFilter::default());
+    let named = |unheard: &[Unheard]| unheard.len() == 1 && unheard[0].server == hung;
+    let first = pool.causes(&filter, Some(&admin)).await;
+    assert!(named(&first.unheard) && first.of.len() == 2, "{first:?}");
+    let waited = taken.load(std::sync::atomic::Ordering::SeqCst);
+    let tally = pool.tally(&filter, Some(&admin)).await;
+    assert!(named(&tally.unheard) && tally.count() == 1, "{tally:?}");
+    let wish = Wish { deed: Deed::Purge, filter, bounds: tally.bounds(), dry_run: false };
+    let done = pool.give(wish, caller(Role::Admin), Some(admin)).await;
+    assert!(done.len() == 1 && done[0].trouble.is_none(), "{done:?}");
+    assert_eq!((left(&two).await, taken.load(std::sync::atomic::Ordering::SeqCst)), (0, waited));
+}
+
+#[tokio::test]
+async fn a_peer_that_never_stops_sending_is_heard_for_a_few_megabytes() {
+    let house = House::open().await;
+    let (tasks, sent) = (TaskTracker::new(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let counted = Arc::clone(&sent);
+    let (endless, _) = taking(&tasks, move |mut stream| {
+        let sent = Arc::clone(&counted);
+        async move {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.is_ok_and(|bytes| bytes > 0) {}
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n").await.ok();
+            while stream.write_all(&[b' '; 65_536]).await.is_ok() {
+                sent.fetch_add(65_536, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    house.meet(&[endless]);
+    let heard = pool(&house).causes(&LetterFilter::default(), Some(&bearer("auditor"))).await;
+    assert!(heard.unheard.len() == 1 && heard.unheard[0].trouble.why().contains("larger than 8 MiB"), "{heard:?}");
+    // What the sockets hold comes on top of it.
+    assert!(sent.load(std::sync::atomic::Ordering::SeqCst) < 64 * 1024 * 1024);
+}
+
+#[tokio::test]
+async fn a_letter_that_dies_again_after_the_count_is_another_one_and_is_left_alone() {
+    let ([one, two], pool) = pair().await;
+    show_soc(&one);
+    show_soc(&two);
+    let admin = bearer("admin");
+    for (house, deed) in [(&one, Deed::Purge), (&two, Deed::Purge), (&one, Deed::Replay), (&two, Deed::Replay)] {
+        let first = letter("again", "soc", None);
+        let id = house.inside.store.bury(first.clone()).await.unwrap();
+        for filter in [LetterFilter::default(), LetterFilter { ids: vec![id], ..LetterFilter::default() }] {
+            let tally = pool.tally(&filter, Some(&admin)).await;
+            assert_eq!((tally.count(), tally.unheard.len()), (1, 0), "{tally:?}");
+            assert_eq!(house.inside.store.bury(first.clone()).await.unwrap(), id, "it has one letter");
+            let wish = Wish { deed, filter, bounds: tally.bounds(), dry_run: false };
+            let done = pool.give(wish, caller(Role::Admin), Some(admin.clone())).await;
+            assert!(done.iter().all(|done| done.trouble.is_none()), "{done:?}");
+            assert_eq!(left(house).await, 1, "{deed:?}");
+        }
+        house.inside.store.remove(vec![id]).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -214,7 +214,7 @@ const fn shown(deed: Deed) -> console::Deed {
 
 /// Which letters are meant, as people read it.
 fn chosen(filter: &LetterFilter) -> Vec<(&'static str, Text)> {
-    let LetterFilter { channel, reason, cause, decision, severity, since, until, ids, limit: _ } = filter;
+    let LetterFilter { channel, reason, cause, decision, severity, since, until, ids, up_to: _, limit: _ } = filter;
     let pairs = [
         ("Dead letter", ids.first().map(ToString::to_string)),
         ("Channel", channel.as_ref().map(ToString::to_string)),

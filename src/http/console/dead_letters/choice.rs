@@ -2,8 +2,6 @@
 //!
 //! A page's own words come on top: an empty field of a form means nothing, and times may be written as people do, in UTC.
 
-use uuid::Uuid;
-
 use crate::{
     dead_letters::{Cause, LetterFilter, LetterId},
     http::{
@@ -92,15 +90,16 @@ pub(super) fn fields(filter: &LetterFilter, bounds: &[Bound]) -> Vec<(&'static s
     let mut fields: Vec<(&'static str, String)> =
         pairs.filter_map(|(name, value)| Some((named(&name)?, value.into_owned()))).collect();
     fields.extend(filter.ids.iter().map(|id| (ONE, id.to_string())));
-    fields.extend(bounds.iter().map(|bound| (COUNTED, format!("{}@{}", bound.worker, bound.newest.unix_millis()))));
+    fields.extend(bounds.iter().map(|bound| (COUNTED, format!("{}@{}@{}", bound.worker, bound.up_to, bound.server))));
     fields
 }
 
 /// What a form says of a worker's count. What is none is left out, and that worker is given no order.
 fn bound(text: &str) -> Option<Bound> {
-    let (worker, newest) = text.split_once('@')?;
-    let worker: Uuid = worker.parse().ok()?;
-    Some(Bound { worker, newest: Timestamp::from_unix_millis(newest.parse().ok()?) })
+    let mut parts = text.splitn(3, '@');
+    let (worker, up_to) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    // A name that is none of a peer's finds nobody.
+    Some(Bound { worker, up_to, server: parts.next().unwrap_or_default().to_owned() })
 }
 
 /// A time as the API reads it, of what people write: a day, or a day and a time, in UTC.
@@ -115,6 +114,8 @@ fn moment(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::model::{DeathReason, Severity};
 
@@ -146,7 +147,11 @@ mod tests {
             ids: vec![ID.parse().unwrap()],
             ..LetterFilter::default()
         };
-        let bounds = vec![Bound { worker: Uuid::from_u128(7), newest: Timestamp::from_unix_millis(1_780_000_000_123) }];
+        let bounds = vec![Bound {
+            worker: Uuid::from_u128(7),
+            up_to: 1_780_000_000_123,
+            server: String::from("http://[::1]:80"),
+        }];
         let link = href("/dead-letters", &filter);
         let read = Choice::of_query(link.split_once('?').unwrap().1).unwrap();
         assert_eq!(read, Choice { filter: filter.clone(), before: None, bounds: Vec::new() });
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_count_that_cannot_be_read_counts_nothing() {
-        for bad in ["", "x", "@1", "00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000@x"] {
+        for bad in ["", "x", "@1", "00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000@-1"] {
             assert_eq!(bound(bad), None, "{bad}");
         }
     }
