@@ -185,7 +185,7 @@ impl<'a> Sheet<'a> {
     fn path(&self) -> String {
         match &self.channel {
             Some(channel) => format!("/channels/{}/edit", channel.id),
-            None => format!("/channels/new/{}", self.kind.name),
+            None => format!("/add-channel/{}", self.kind.name),
         }
     }
 
@@ -323,7 +323,7 @@ impl<'a> Sheet<'a> {
             (Aim::Change { id: Text::short(id.as_str()) }, channels::path(id.as_str()), format!("Edit {id}"))
         } else {
             let title = format!("Add a channel: {}", self.kind.form.title);
-            (Aim::Make { id: self.id, faults: of_id }, String::from("/channels/new"), title)
+            (Aim::Make { id: self.id, faults: of_id }, String::from("/add-channel"), title)
         };
         let mut response = visit.page(&title, Some(Section::Channels), |frame| {
             console::html(&FormPage {

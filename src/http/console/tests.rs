@@ -233,18 +233,18 @@ async fn who_may_not_change_channels_sees_nothing_to_change_them_with_and_is_ref
         let page = send(&house, &format!("GET {path}"), &auditor, "").await;
         let forms: Vec<&str> = page.body.split("<form").skip(1).filter_map(|rest| rest.split('>').next()).collect();
         assert_eq!(forms, [r#" method="post" action="/sign-out""#], "{path}: {}", page.body);
-        assert!(!page.body.contains("/channels/new") && !page.body.contains("/edit"), "{path}: {}", page.body);
+        assert!(!page.body.contains("/add-channel") && !page.body.contains("/edit"), "{path}: {}", page.body);
         assert!(page.status == 200 && page.body.contains("soc") || path == "/", "{path}: {}", page.body);
     }
     let page = send(&house, "GET /channels/soc", &analyst, "").await;
     assert!(page.body.contains(r#"id="pause""#) && !page.body.contains("/channels/soc/edit"), "{}", page.body);
     let page = send(&house, "GET /channels", &admin, "").await;
-    assert!(page.body.contains(r#"href="/channels/new""#), "{}", page.body);
+    assert!(page.body.contains(r#"href="/add-channel""#), "{}", page.body);
     for cookie in [&auditor, &analyst] {
         for line in [
-            "GET /channels/new",
-            "GET /channels/new/slack",
-            "POST /channels/new/slack",
+            "GET /add-channel",
+            "GET /add-channel/slack",
+            "POST /add-channel/slack",
             "GET /channels/soc/edit",
             "POST /channels/soc/edit",
             "GET /channels/soc/delete",
@@ -256,9 +256,29 @@ async fn who_may_not_change_channels_sees_nothing_to_change_them_with_and_is_ref
         }
     }
     let foreign = format!("{admin}sec-fetch-site: cross-site\r\n");
-    for line in ["POST /channels/new/slack", "POST /channels/soc/edit", "POST /channels/soc/delete"] {
+    for line in ["POST /add-channel/slack", "POST /channels/soc/edit", "POST /channels/soc/delete"] {
         let answer = send(&house, line, &foreign, "id=x&action=save").await;
         assert!(answer.status == 403 && answer.body.starts_with("<!doctype html>"), "{line}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_channel_may_be_called_as_anything_is_that_the_console_does() {
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    for id in ["new", "add-channel", "edit"] {
+        let version = uuid::Uuid::now_v7();
+        house.show(id, json!({"id": id, "kind": "slack", "source": "api", "version": version, "config": {}}));
+        for (path, says) in [
+            (format!("/channels/{id}"), format!(r#"href="/channels/{id}/edit""#)),
+            (format!("/channels/{id}/edit"), format!("<h1>Edit {id}</h1>")),
+            (format!("/channels/{id}/delete"), format!("<h1>Delete {id}?</h1>")),
+        ] {
+            let page = send(&house, &format!("GET {path}"), &admin, "").await;
+            assert!(page.status == 200 && page.body.contains(&says), "{path}: {} {}", page.status, page.body);
+        }
+        let tested = send(&house, &format!("POST /channels/{id}/test"), &format!("{admin}{OURS}"), "back=channel").await;
+        assert_eq!((tested.status, tested.header("location")), (303, &*format!("/channels/{id}")), "{}", tested.body);
     }
 }
 
@@ -275,8 +295,8 @@ async fn a_channel_of_the_file_is_read_only_and_what_is_not_there_is_said() {
         ("GET /channels/other/edit", 404, "There is no channel “other”"),
         ("GET /channels/other/delete", 404, "There is no channel “other”"),
         ("GET /channels/%ff", 404, "There is no channel"),
-        ("GET /channels/new/pager", 404, "There is no such kind of channel"),
-        ("POST /channels/new/pager", 404, "There is no such kind of channel"),
+        ("GET /add-channel/pager", 404, "There is no such kind of channel"),
+        ("POST /add-channel/pager", 404, "There is no such kind of channel"),
     ] {
         let answer = send(&house, line, &format!("{admin}{OURS}"), "action=save").await;
         assert!(answer.status == status && answer.body.contains(says), "{line}: {} {}", answer.status, answer.body);
@@ -315,7 +335,7 @@ async fn a_channel_that_this_worker_cannot_read_says_so_and_can_be_entered_anew_
 async fn without_a_key_the_page_says_that_no_channel_can_be_added_and_what_to_do() {
     let house = House::open_without_key().await;
     let admin = signed_in(&house, "admin").await;
-    for path in ["/channels/new", "/channels/new/slack"] {
+    for path in ["/add-channel", "/add-channel/slack"] {
         let page = send(&house, &format!("GET {path}"), &admin, "").await;
         assert!(page.status == 503 && page.body.contains("Set INTERVEN_ALERTS_KEY"), "{path}: {}", page.body);
     }

@@ -130,7 +130,7 @@ async fn everything_that_is_wrong(maya: &Person) -> String {
         ("rate_limit", "fast"),
         ("tools", "slack\r\ngit*"),
     ];
-    let wrong = maya.post("/channels/new/slack", &bad).await;
+    let wrong = maya.post("/add-channel/slack", &bad).await;
     assert_eq!(wrong.status, 422, "{}", wrong.body);
     assert!(wrong.body.contains("Nothing was saved: there are 3 problems"), "{}", wrong.body);
     assert!(wrong.fault("id").contains("1 to 64 characters") && wrong.fault("rate_limit").contains("is not a rate"));
@@ -189,12 +189,12 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
     let maya = Person::sign_in(&worker, "admin").await;
     let mut seen = String::new();
 
-    let kinds = maya.get("/channels/new").await;
-    let slacks = maya.get("/channels/new/slack").await.body;
+    let kinds = maya.get("/add-channel").await;
+    let slacks = maya.get("/add-channel/slack").await.body;
     assert!(slacks.contains("set its Request URL to https://alerts.example.com/v1/slack/interactions."), "{slacks}");
     for kind in ["slack", "discord", "teams", "telegram", "siem"] {
-        assert!(kinds.body.contains(&format!("href=\"/channels/new/{kind}\"")), "{kind} in {}", kinds.body);
-        let form = maya.get(&format!("/channels/new/{kind}")).await;
+        assert!(kinds.body.contains(&format!("href=\"/add-channel/{kind}\"")), "{kind} in {}", kinds.body);
+        let form = maya.get(&format!("/add-channel/{kind}")).await;
         assert!(form.status == 200 && form.body.contains("name=\"min_severity\""), "{kind}: {}", form.body);
     }
 
@@ -210,21 +210,21 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
         ("events", "INCIDENT"),
         ("action", "test"),
     ];
-    let tried = maya.post("/channels/new/slack", &fields).await;
+    let tried = maya.post("/add-channel/slack", &fields).await;
     assert!(tried.status == 200 && tried.body.contains("The endpoint has the test"), "{}", tried.body);
     let given_back = given(&tried);
     let again = [("id", "soc"), ("webhook_url", ""), ("signing_secret", "[typed 1]"), ("events", "DENY")];
     let press =
         |action: &'static str| typed(&given_back, &again).into_iter().chain([("action", action)]).collect::<Vec<_>>();
-    let retried = maya.post("/channels/new/slack", &press("test")).await;
+    let retried = maya.post("/add-channel/slack", &press("test")).await;
     assert!(retried.body.contains("The endpoint has the test"), "{}", retried.body);
     slack.set_script(Script::always(Step::Reply { reply: Reply::new(404, "no_service"), taken: false }));
-    let refused = maya.post("/channels/new/slack", &press("test")).await;
+    let refused = maya.post("/add-channel/slack", &press("test")).await;
     assert!(refused.body.contains("has not taken the test") && refused.body.contains("no_service"), "{}", refused.body);
     slack.set_script(Script::accept());
     assert_eq!(slack.counters().taken, 2);
     assert_eq!(worker.api("GET", "/api/channels", "token-of-admin", "").await.1, json!([]));
-    let made = maya.done("/channels/new/slack", &press("save")).await;
+    let made = maya.done("/add-channel/slack", &press("save")).await;
     assert!(made.body.contains("Channel soc is made."), "{}", made.body);
     for page in [tried, retried, refused, made] {
         seen.push_str(&page.body);
@@ -236,7 +236,7 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
         "{told}"
     );
     // The name is taken now.
-    let taken = maya.post("/channels/new/slack", &press("save")).await;
+    let taken = maya.post("/add-channel/slack", &press("save")).await;
     assert!(taken.status == 412 && taken.fault("id").contains("is taken"), "{}", taken.body);
 
     // A URL may not change while the secrets beside it are only kept.
@@ -248,7 +248,7 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
     assert!(moved.status == 422 && moved.fault("signing_secret").contains("another URL"), "{}", moved.body);
     seen.push_str(&moved.body);
 
-    for path in ["/", "/channels", "/channels/soc", "/channels/soc/edit", "/channels/soc/delete", "/channels/new/slack"]
+    for path in ["/", "/channels", "/channels/soc", "/channels/soc/edit", "/channels/soc/delete", "/add-channel/slack"]
     {
         let page = maya.get(path).await;
         assert_eq!(page.status, 200, "{path}: {}", page.body);
@@ -275,7 +275,7 @@ async fn of_two_who_edit_one_channel_the_second_is_told_and_loses_nothing() {
     let (maya, otto) = (Person::sign_in(&worker, "admin").await, Person::sign_in(&worker, "admin").await);
     let url = hook(&slack, HOOK);
     let fields = [("id", "soc"), ("webhook_url", &*url), ("events", "DENY"), ("digest.enabled", "on")];
-    maya.done("/channels/new/slack", &fields).await;
+    maya.done("/add-channel/slack", &fields).await;
     let (mayas, ottos) = (maya.get("/channels/soc/edit").await, otto.get("/channels/soc/edit").await);
 
     let saved =
@@ -352,7 +352,7 @@ async fn a_channel_that_the_file_hides_is_shown_and_can_be_deleted() {
     let worker = worker().await;
     let maya = Person::sign_in(&worker, "admin").await;
     let (mine, files) = (hook(&slack, HOOK), hook(&slack, OTHER_HOOK));
-    maya.done("/channels/new/slack", &[("id", "soc"), ("webhook_url", &mine), ("events", "DENY")]).await;
+    maya.done("/add-channel/slack", &[("id", "soc"), ("webhook_url", &mine), ("events", "DENY")]).await;
     let channel = format!("[[channel]]\nid = \"soc\"\nkind = \"slack\"\nwebhook_url = \"{files}\"\n");
     worker.reconfigure(&format!("{}{channel}", ["auditor", "analyst", "admin"].map(token_of).concat()));
     worker.hang_up();
