@@ -184,6 +184,8 @@ pub struct FormPage {
     pub faults: Vec<Fault>,
     /// What somebody did meanwhile.
     pub meanwhile: Option<Text>,
+    /// What people call the kind that the channel is of by now, where that is another one: to save the form replaces it.
+    pub replaces: Option<&'static str>,
     /// What came of a test.
     pub tried: Option<Tried>,
 }

@@ -217,7 +217,6 @@ fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
         kind: "Slack",
         name: "slack",
         steps: vec![Text::short(text)],
-        aim,
         action: String::from("/channels/soc/edit"),
         leave: String::from("/channels/soc"),
         version: value(),
@@ -227,6 +226,8 @@ fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
         more: vec![field(("more", Control::Switch { on: false }))],
         faults: vec![fault(text)],
         meanwhile: Some(Text::long(text)),
+        replaces: matches!(aim, Aim::Change { .. }).then_some("Discord"),
+        aim,
         tried: Some(tried),
     }
 }

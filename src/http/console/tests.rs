@@ -277,7 +277,8 @@ async fn a_channel_may_be_called_as_anything_is_that_the_console_does() {
             let page = send(&house, &format!("GET {path}"), &admin, "").await;
             assert!(page.status == 200 && page.body.contains(&says), "{path}: {} {}", page.status, page.body);
         }
-        let tested = send(&house, &format!("POST /channels/{id}/test"), &format!("{admin}{OURS}"), "back=channel").await;
+        let tested =
+            send(&house, &format!("POST /channels/{id}/test"), &format!("{admin}{OURS}"), "back=channel").await;
         assert_eq!((tested.status, tested.header("location")), (303, &*format!("/channels/{id}")), "{}", tested.body);
     }
 }
@@ -301,6 +302,21 @@ async fn a_channel_of_the_file_is_read_only_and_what_is_not_there_is_said() {
         let answer = send(&house, line, &format!("{admin}{OURS}"), "action=save").await;
         assert!(answer.status == status && answer.body.contains(says), "{line}: {} {}", answer.status, answer.body);
         assert!(answer.body.contains(r#"aria-label="Console""#), "it is in the frame: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_form_that_does_not_say_what_it_was_made_upon_blames_nobody_and_saves_nothing() {
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    let version = uuid::Uuid::now_v7();
+    let config = json!({"kind": "slack", "webhook_url": "https://hooks.slack.com/...abcd", "agents": ["agt_7"]});
+    let told = json!({"id": "soc", "kind": "slack", "source": "api", "version": version, "config": config});
+    house.show("soc", told);
+    for body in ["", "kind=slack&action=save", "version=&kind=pager", "version=&action=save"] {
+        let page = send(&house, "POST /channels/soc/edit", &format!("{admin}{OURS}"), body).await;
+        assert!(page.status == 422 && page.body.contains("did not arrive as it was made"), "{body}: {}", page.body);
+        assert!(!page.body.contains("while you edited it") && page.body.contains("agt_7</textarea>"), "{}", page.body);
     }
 }
 

@@ -313,6 +313,45 @@ async fn of_two_who_edit_one_channel_the_second_is_told_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_typed_for_a_channel_that_is_of_another_kind_by_now_replaces_it_only_when_that_is_wanted() {
+    let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
+    let worker = worker().await;
+    let maya = Person::sign_in(&worker, "admin").await;
+    let url = hook(&slack, HOOK);
+    let siem = json!({"kind": "siem", "url": url}).to_string();
+    assert_eq!(worker.api("PUT", "/api/channels/soc", "token-of-admin", &siem).await.0, 201);
+    let form = maya.get("/channels/soc/edit").await;
+    let discord = json!({"kind": "discord", "webhook_url": hook(&slack, OTHER_HOOK)}).to_string();
+    assert_eq!(worker.api("PUT", "/api/channels/soc", "token-of-admin", &discord).await.0, 200);
+    let config = async || worker.api("GET", "/api/channels/soc", "token-of-admin", "").await.1["config"].clone();
+    let before = config().await;
+
+    let typing = [("url", &*url), ("agents", "agt_7"), ("events", "DENY")];
+    let mut page = form;
+    for action in ["test", "save"] {
+        let fields = [&typed(&given(&page), &typing)[..], &[("action", action)]].concat();
+        // Who goes on from the form of before is told again, whatever is pressed.
+        let told = maya.post("/channels/soc/edit", &fields).await;
+        assert_eq!(told.status, 412, "{}", told.body);
+        for says in
+            ["it is a channel for Discord now", "\nagt_7</textarea>", "Replace the channel for Discord", "id=\"url\""]
+        {
+            assert!(told.body.contains(says), "{says} in {}", told.body);
+        }
+        assert_no_secret("the page", &told.body);
+        assert_eq!(config().await, before, "nothing was saved by {action}");
+        if action == "save" {
+            page = told;
+        }
+    }
+    let replaced = [("url", ""), ("agents", "agt_7"), ("events", "DENY"), ("action", "save")];
+    let replaced = maya.done("/channels/soc/edit", &typed(&given(&page), &replaced)).await;
+    assert!(replaced.body.contains("Channel soc is saved."), "{}", replaced.body);
+    let masked = format!("http://127.0.0.1:{}/...Hd6s", slack.port());
+    assert_eq!(config().await, json!({"kind": "siem", "url": masked, "agents": ["agt_7"], "events": ["DENY"]}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_says_why_to_everybody_until_somebody_resumes_it() {
     let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
     let url = hook(&slack, HOOK);
