@@ -241,8 +241,8 @@ pub struct DeletePage {
     pub frame: Frame,
     /// Its id.
     pub id: Text,
-    /// How many wait for it.
-    pub waits: i64,
+    /// How many wait for it; `None` where that is not known.
+    pub waits: Option<u64>,
     /// The version that is looked at.
     pub version: String,
     /// Whether the file has a channel of this id, which stays.

@@ -288,9 +288,9 @@ fn pages(text: &str) -> Vec<String> {
     pages.push(html(&KindsPage { frame: frame(), kinds: vec![choice] }));
     pages.extend([make(text), Aim::Change { id: Text::short("soc") }].map(|aim| html(&form(frame(), aim, text))));
     let (id, version) = (Text::short("soc"), text.to_owned());
-    pages.extend([0, 1, 2].map(|waits| {
+    pages.extend([None, Some(0), Some(1), Some(2)].map(|waits| {
         let (id, version) = (id.clone(), version.clone());
-        html(&DeletePage { frame: frame(), id, waits, version, in_file: waits == 2 })
+        html(&DeletePage { frame: frame(), id, waits, version, in_file: waits == Some(2) })
     }));
     pages.extend(decisions::pages(text, frame));
     pages.extend(dead_letters(text, &frame));

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     approvals::{Deed, Name, Via},
+    broker::{Destination, Message, Queue},
     http::tests::{House, ask},
     model::{Clock, Decision},
 };
@@ -303,6 +304,27 @@ async fn a_channel_of_the_file_is_read_only_and_what_is_not_there_is_said() {
         assert!(answer.status == status && answer.body.contains(says), "{line}: {} {}", answer.status, answer.body);
         assert!(answer.body.contains(r#"aria-label="Console""#), "it is in the frame: {}", answer.body);
     }
+}
+
+#[tokio::test]
+async fn whoever_deletes_a_channel_is_told_how_many_wait_at_that_moment_and_never_that_none_do_where_that_is_not_known()
+{
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    // No lane runs for it here, so no metric ever tells of its queue.
+    let version = uuid::Uuid::now_v7();
+    house.show("soc", json!({"id": "soc", "kind": "slack", "source": "api", "version": version, "config": {}}));
+    let page = async || send(&house, "GET /channels/soc/delete", &admin, "").await.body;
+    assert!(page().await.contains("Nothing waits for it."), "{}", page().await);
+    for (id, says) in [("1", "<b>1</b> delivery waits for it."), ("2", "<b>2</b> deliveries wait for it.")] {
+        let to = Destination::Queue(Queue::Lane("soc".parse().unwrap()));
+        house.inside.broker.publish(Message { to, id: id.to_owned(), body: "{}".into() }).await.unwrap();
+        assert!(page().await.contains(says), "{}", page().await);
+    }
+    house.inside.broker.close().await;
+    let page = page().await;
+    assert!(page.contains("It is not known how many deliveries wait for it"), "{page}");
+    assert!(!page.contains("Nothing waits for it"), "{page}");
 }
 
 #[tokio::test]
