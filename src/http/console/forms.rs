@@ -29,7 +29,7 @@ use super::{Id, Visit, channels, field, fields_within, id_of, lead};
 use crate::{
     console::{self, Aim, Choice, Fault, FormPage, KindsPage, Section, Text, Tone, Tried},
     http::{
-        channel_changes,
+        channel_changes::{self, CHANNEL_BYTES_MAX},
         channels::{as_json, find},
         guard::{Caller, Gate},
     },
@@ -248,6 +248,7 @@ impl<'a> Sheet<'a> {
         };
         self.complaints = self.filled.complaints().to_vec();
         self.complaints.extend(id.as_ref().err().cloned());
+        self.complaints.extend(too_long(&self.filled.channel()));
         if let Ok(id) = &id
             && self.complaints.is_empty()
         {
@@ -416,6 +417,16 @@ fn bad_id(typed: &str) -> Complaint {
     let problem = if typed.is_empty() { "is missing" } else { "must be 1 to 64 characters of a-z, 0-9 and -" };
     let hint = "name the channel, as in soc-slack";
     Complaint { key: String::from("id"), problem: problem.to_owned(), hint: hint.to_owned() }
+}
+
+/// What `PUT` would not take, because of its size.
+fn too_long(channel: &Map<String, Value>) -> Option<Complaint> {
+    let bytes = serde_json::to_vec(channel).map_or(usize::MAX, |json| json.len());
+    (bytes > CHANNEL_BYTES_MAX).then(|| Complaint {
+        key: String::new(),
+        problem: format!("the channel is larger than {} KiB", CHANNEL_BYTES_MAX / 1024),
+        hint: String::from("shorten what is long; a pattern with * stands for many names"),
+    })
 }
 
 fn incomplete() -> Complaint {

@@ -328,6 +328,22 @@ async fn whoever_deletes_a_channel_is_told_how_many_wait_at_that_moment_and_neve
 }
 
 #[tokio::test]
+async fn a_channel_that_is_larger_than_the_api_takes_is_not_taken_from_a_form_either() {
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    let form = async |agents: usize| {
+        let agents = (0..agents).map(|at| format!("agent-{at:07}")).collect::<Vec<_>>().join("%0D%0A");
+        let body = format!("id=soc&events=DENY&webhook_url=https%3A%2F%2Fhooks.slack.com%2Fx&agents={agents}");
+        send(&house, "POST /add-channel/slack", &format!("{admin}{OURS}"), &body).await
+    };
+    let large = form(5_000).await;
+    assert!(large.status == 422 && large.body.contains("The channel is larger than 64 KiB"), "{}", large.body);
+    assert!(large.body.contains("agent-0004999</textarea>"), "nothing of it is lost");
+    let fits = form(3_000).await;
+    assert!(!fits.body.contains("larger than"), "{}", fits.body);
+}
+
+#[tokio::test]
 async fn a_form_that_does_not_say_what_it_was_made_upon_blames_nobody_and_saves_nothing() {
     let house = House::open().await;
     let admin = signed_in(&house, "admin").await;
