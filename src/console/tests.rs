@@ -294,7 +294,9 @@ fn pages(text: &str) -> Vec<String> {
     }));
     pages.extend(decisions::pages(text, frame));
     pages.extend(dead_letters(text, &frame));
-    pages.push(html(&SignInPage { frame: frame(), next: text.to_owned(), refusal: Some(Text::long(text)) }));
+    pages.extend([false, true].map(|lost| {
+        html(&SignInPage { frame: frame(), next: text.to_owned(), lost, refusal: Some(Text::long(text)) })
+    }));
     pages.push(html(&ContinuePage { frame: frame(), to: text.to_owned() }));
     let way = (text.to_owned(), "Back");
     pages.push(html(&NoticePage { frame: frame(), message: Text::long(text), hint: Text::long(text), way }));

@@ -1,7 +1,7 @@
 //! The console over HTTP: finds the plain values of each page, and does what its forms ask for, by the same functions as the API.
 //!
 //! A form's answer leads to a page (303), which says once what has been done (`flash.rs`). Who is not signed in is led to the
-//! sign-in and back.
+//! sign-in and back; what was sent with a form is gone then, and both pages say so.
 //!
 //! A link in another site's card needs a detour. The session is a `SameSite=Strict` cookie, so the browser does not send it with
 //! the first request that such a link causes, and not with what a redirect makes of that request either. So that request gets a
@@ -48,6 +48,9 @@ const FORM_BYTES_MAX: usize = 16 * 1024;
 
 /// The mark of a request that a page of ours has sent anew.
 const MARK: &str = "continued";
+
+/// The mark of a sign-in that stands where a form was sent.
+const LOST: &str = "lost";
 
 pub(super) use apologies::for_people;
 
@@ -166,7 +169,8 @@ pub(super) fn refusal(gate: &Gate, error: &ApiError, request: &Request, route: &
         let query = if request.method().is_safe() { query.as_str() } else { "" };
         let next = with_query(path, &[query]);
         let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
-        return see_other(&format!("/sign-in?next={next}"));
+        let lost = if request.method().is_safe() { String::new() } else { format!("&{LOST}=1") };
+        return see_other(&format!("/sign-in?next={next}{lost}"));
     }
     let viewer = viewer_of(gate, request.headers());
     let way = if has_page && !request.method().is_safe() {

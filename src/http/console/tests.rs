@@ -104,7 +104,7 @@ async fn a_stranger_is_led_to_the_sign_in_and_back() {
     assert!(form.status == 200 && form.body.contains(r#"name="next" value="/approvals?show=all""#), "{}", form.body);
     // A form that was sent after the session ended leads to its page, and not to the form's fields.
     let answer = send(&house, "POST /approvals/apr_7", OURS, "answer=approve").await;
-    assert_eq!((answer.status, answer.header("location")), (303, "/sign-in?next=%2Fapprovals%2Fapr_7"));
+    assert_eq!((answer.status, answer.header("location")), (303, "/sign-in?next=%2Fapprovals%2Fapr_7&lost=1"));
     let wrong = send(&house, "POST /sign-in", OURS, "token=hush&next=/approvals").await;
     assert!(wrong.status == 401 && wrong.body.contains("not known") && !wrong.body.contains("hush"), "{}", wrong.body);
     for (next, location) in [("/approvals", "/approvals"), ("//evil.example", "/"), ("/sign-in", "/"), ("", "/")] {
@@ -118,6 +118,34 @@ async fn a_stranger_is_led_to_the_sign_in_and_back() {
     let out = send(&house, "POST /sign-out", &format!("{cookie}{OURS}"), "").await;
     assert_eq!((out.status, out.header("location")), (303, "/sign-in"));
     assert!(out.headers("set-cookie").iter().any(|cookie| cookie.starts_with("interven_session=; ")), "{}", out.head);
+}
+
+#[tokio::test]
+async fn whoever_sends_a_form_after_the_session_ended_is_told_before_and_after_the_sign_in_that_nothing_was_done() {
+    let house = House::open().await;
+    let led = send(&house, "POST /add-channel/slack", OURS, "id=soc&action=save").await;
+    let form = send(&house, &format!("GET {}", led.header("location")), OURS, "").await;
+    assert!(form.status == 200 && form.body.contains("What you have just sent was not saved"), "{}", form.body);
+    assert!(form.body.contains(r#"name="lost" value="1""#), "{}", form.body);
+    // A mistyped token does not lose it.
+    let wrong = send(&house, "POST /sign-in", OURS, "token=hush&next=/add-channel/slack&lost=1").await;
+    assert!(wrong.status == 401 && wrong.body.contains(r#"name="lost" value="1""#), "{}", wrong.body);
+    let says = "Nothing was saved or done: you were not signed in any more";
+    let opened = send(&house, "POST /sign-in", OURS, "token=admin&next=/add-channel/slack&lost=1").await;
+    assert_eq!((opened.status, opened.header("location")), (303, "/add-channel/slack"));
+    let page = send(&house, "GET /add-channel/slack", &opened.cookies(), "").await;
+    assert!(page.status == 200 && page.body.contains(says), "{}", page.body);
+    // Who has signed in elsewhere meanwhile is told, too.
+    let session = signed_in(&house, "admin").await;
+    let known = send(&house, &format!("GET {}", led.header("location")), &session, "").await;
+    assert_eq!((known.status, known.header("location")), (303, "/add-channel/slack"));
+    let cookies = format!("{}; {}", session.trim_end(), known.cookies().trim_start_matches("cookie: "));
+    assert!(send(&house, "GET /add-channel/slack", &cookies, "").await.body.contains(says));
+    // Whoever only looked has lost nothing.
+    let looked = send(&house, "GET /approvals", OURS, "").await;
+    assert_eq!(looked.header("location"), "/sign-in?next=%2Fapprovals");
+    let opened = send(&house, "POST /sign-in", OURS, "token=admin&next=/approvals").await;
+    assert!(!send(&house, "GET /approvals", &opened.cookies(), "").await.body.contains(says));
 }
 
 #[tokio::test]
