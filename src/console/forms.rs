@@ -213,7 +213,7 @@ impl FormPage {
 
     /// Whether there is something to see among what most people do not need.
     fn more_is_open(&self) -> bool {
-        self.more.iter().any(|field| !field.faults.is_empty() || field.meanwhile.is_some())
+        self.more_set > 0 || self.more.iter().any(|field| !field.faults.is_empty() || field.meanwhile.is_some())
     }
 
     /// Whether whoever looks has begun, and no longer needs to know how to begin.

@@ -277,9 +277,12 @@ async fn of_two_who_edit_one_channel_the_second_is_told_and_loses_nothing() {
     let fields = [("id", "soc"), ("webhook_url", &*url), ("events", "DENY"), ("digest.enabled", "on")];
     maya.done("/add-channel/slack", &fields).await;
     let (mayas, ottos) = (maya.get("/channels/soc/edit").await, otto.get("/channels/soc/edit").await);
+    assert!(mayas.body.contains("<details>"), "nothing of what is rarely needed is set: {}", mayas.body);
 
     let saved =
         maya.done("/channels/soc/edit", &typed(&given(&mayas), &[("min_severity", "HIGH"), ("events", "DENY")])).await;
+    // The box for digests was not ticked, which is otherwise than by default.
+    assert!(maya.get("/channels/soc/edit").await.body.contains("<details open>"));
     assert!(saved.body.contains("Channel soc is saved."), "{}", saved.body);
     let typing = [("min_severity", "LOW"), ("events", "DENY"), ("tools", "github.*")];
     let told = otto.post("/channels/soc/edit", &typed(&given(&ottos), &typing)).await;
