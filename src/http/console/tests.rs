@@ -372,6 +372,22 @@ async fn a_channel_that_is_larger_than_the_api_takes_is_not_taken_from_a_form_ei
 }
 
 #[tokio::test]
+async fn a_channel_is_not_paused_for_a_reason_that_would_be_lost_or_cut() {
+    let house = House::open().await;
+    house.show_channel("soc");
+    let analyst = signed_in(&house, "analyst").await;
+    for (chars, to, says) in [(501, "/channels/soc", "longer than 500 characters"), (20_000, "/channels", "too large")]
+    {
+        let body = format!("back=channel&why={}", "a".repeat(chars));
+        let answer = send(&house, "POST /channels/soc/pause", &format!("{analyst}{OURS}"), &body).await;
+        assert_eq!((answer.status, answer.header("location")), (303, to), "{}", answer.body);
+        let cookies = format!("{}; {}", analyst.trim_end(), answer.cookies().trim_start_matches("cookie: "));
+        let page = send(&house, &format!("GET {to}"), &cookies, "").await;
+        assert!(page.body.contains("Nothing was done: the ") && page.body.contains(says), "{}", page.body);
+    }
+}
+
+#[tokio::test]
 async fn a_form_that_does_not_say_what_it_was_made_upon_blames_nobody_and_saves_nothing() {
     let house = House::open().await;
     let admin = signed_in(&house, "admin").await;
