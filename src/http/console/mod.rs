@@ -32,12 +32,15 @@ use axum::{
 };
 
 use super::{
-    catalogue,
+    access, catalogue,
     errors::{self, ApiError},
     guard::{Caller, Gate},
     session::see_other,
 };
-use crate::console::{self, ContinuePage, Flash, Frame, NoticePage, Section, Text, Tone, Viewer};
+use crate::{
+    console::{self, ContinuePage, Flash, Frame, NoticePage, Section, Text, Tone, Viewer},
+    model::Role,
+};
 
 /// What pages may load and do: our own stylesheet, script and forms, and nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
@@ -138,10 +141,10 @@ fn lead(gate: &Gate, to: &str, tone: Tone, text: &str) -> Response {
     response
 }
 
-/// Who is signed in, for a page that is for everybody.
+/// Who looks, by a session or a token, for a page that is for everybody.
 fn viewer_of(gate: &Gate, headers: &HeaderMap) -> Option<Viewer> {
     let tokens = gate.inside.tokens.borrow().clone();
-    let known = gate.sessions.find(headers, &tokens, gate.inside.clock.now()).ok()?;
+    let known = access::identify(headers, &tokens, &gate.sessions, gate.inside.clock.now()).ok()?;
     Some(Viewer { name: Text::short(&known.name), role: known.role })
 }
 
@@ -173,14 +176,23 @@ pub(super) fn refusal(gate: &Gate, error: &ApiError, request: &Request, route: &
         return see_other(&format!("/sign-in?next={next}{lost}"));
     }
     let viewer = viewer_of(gate, request.headers());
-    let way = if has_page && !request.method().is_safe() {
-        (path.to_owned(), "Back to the page")
-    } else {
-        way_out(viewer.as_ref())
-    };
+    let back = viewer.as_ref().and_then(|viewer| page_above(request.uri().path(), route, viewer.role));
+    let way = back.map_or_else(|| way_out(viewer.as_ref()), |path| (path, "Back to the page"));
     let frame = Frame { viewer, ..Frame::bare("This may not be done") };
     let (message, hint) = (forms::sentence(&error.message), forms::sentence(error.hint));
     page(error.status, console::html(&NoticePage { frame, message, hint, way }))
+}
+
+/// The page at this path, or the nearest above it, that somebody with this role may look at.
+fn page_above(path: &str, route: &str, role: Role) -> Option<String> {
+    let (mut path, mut route) = (path, route);
+    while !route.is_empty() {
+        if catalogue::find(&Method::GET, route).is_some_and(|route| route.admits(role)) {
+            return Some(path.to_owned());
+        }
+        (path, route) = (path.rsplit_once('/')?.0, route.rsplit_once('/')?.0);
+    }
+    None
 }
 
 /// Whether a link on another site brings the browser here.

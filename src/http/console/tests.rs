@@ -388,6 +388,31 @@ async fn a_channel_is_not_paused_for_a_reason_that_would_be_lost_or_cut() {
 }
 
 #[tokio::test]
+async fn who_is_refused_is_led_to_the_nearest_page_that_they_may_look_at() {
+    let house = House::open().await;
+    house.show_channel("soc");
+    let (auditor, admin) = (signed_in(&house, "auditor").await, signed_in(&house, "admin").await);
+    let foreign = "sec-fetch-site: cross-site\r\n";
+    let bearer = "authorization: Bearer auditor\r\n";
+    for (line, who, from, to) in [
+        ("POST /channels/soc/edit", &*auditor, OURS, "/channels/soc"),
+        ("GET /channels/soc/delete", &auditor, OURS, "/channels/soc"),
+        ("POST /channels/soc/pause", &auditor, OURS, "/channels/soc"),
+        ("GET /channels/soc/edit", bearer, OURS, "/channels/soc"),
+        ("POST /channels/soc/edit", &admin, foreign, "/channels/soc/edit"),
+        ("GET /add-channel/slack", &auditor, OURS, "/"),
+        ("GET /channels", "authorization: Bearer right\r\n", OURS, "/sign-in"),
+    ] {
+        let page = send(&house, line, &format!("{who}{from}"), "").await;
+        let way = format!("<a class=\"button\" href=\"{to}\">");
+        assert!(page.status == 403 && page.body.contains(&way), "{line}: {} {}", page.status, page.body);
+    }
+    // A token is known as a session is.
+    let lost = send(&house, "GET /nothing", &format!("{bearer}accept: text/html\r\n"), "").await;
+    assert!(lost.status == 404 && lost.body.contains(r#"href="/">Overview"#), "{}", lost.body);
+}
+
+#[tokio::test]
 async fn a_form_that_does_not_say_what_it_was_made_upon_blames_nobody_and_saves_nothing() {
     let house = House::open().await;
     let admin = signed_in(&house, "admin").await;
