@@ -184,6 +184,8 @@ pub struct FormPage {
     pub faults: Vec<Fault>,
     /// What somebody did meanwhile.
     pub meanwhile: Option<Text>,
+    /// What people call the kind that the channel is of by now, where that is another one: to save the form replaces it.
+    pub replaces: Option<&'static str>,
     /// What came of a test.
     pub tried: Option<Tried>,
 }
@@ -211,7 +213,7 @@ impl FormPage {
 
     /// Whether there is something to see among what most people do not need.
     fn more_is_open(&self) -> bool {
-        self.more.iter().any(|field| !field.faults.is_empty() || field.meanwhile.is_some())
+        self.more_set > 0 || self.more.iter().any(|field| !field.faults.is_empty() || field.meanwhile.is_some())
     }
 
     /// Whether whoever looks has begun, and no longer needs to know how to begin.
@@ -239,8 +241,8 @@ pub struct DeletePage {
     pub frame: Frame,
     /// Its id.
     pub id: Text,
-    /// How many wait for it.
-    pub waits: i64,
+    /// How many wait for it; `None` where that is not known.
+    pub waits: Option<u64>,
     /// The version that is looked at.
     pub version: String,
     /// Whether the file has a channel of this id, which stays.

@@ -12,6 +12,8 @@ pub struct SignInPage {
     pub frame: Frame,
     /// Where it leads: a path of ours.
     pub next: String,
+    /// Whether a form was sent that nobody was signed in for: what was in it is gone.
+    pub lost: bool,
     /// Why the last try did not lead there.
     pub refusal: Option<Text>,
 }

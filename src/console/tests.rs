@@ -217,7 +217,6 @@ fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
         kind: "Slack",
         name: "slack",
         steps: vec![Text::short(text)],
-        aim,
         action: String::from("/channels/soc/edit"),
         leave: String::from("/channels/soc"),
         version: value(),
@@ -227,6 +226,8 @@ fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
         more: vec![field(("more", Control::Switch { on: false }))],
         faults: vec![fault(text)],
         meanwhile: Some(Text::long(text)),
+        replaces: matches!(aim, Aim::Change { .. }).then_some("Discord"),
+        aim,
         tried: Some(tried),
     }
 }
@@ -287,13 +288,15 @@ fn pages(text: &str) -> Vec<String> {
     pages.push(html(&KindsPage { frame: frame(), kinds: vec![choice] }));
     pages.extend([make(text), Aim::Change { id: Text::short("soc") }].map(|aim| html(&form(frame(), aim, text))));
     let (id, version) = (Text::short("soc"), text.to_owned());
-    pages.extend([0, 1, 2].map(|waits| {
+    pages.extend([None, Some(0), Some(1), Some(2)].map(|waits| {
         let (id, version) = (id.clone(), version.clone());
-        html(&DeletePage { frame: frame(), id, waits, version, in_file: waits == 2 })
+        html(&DeletePage { frame: frame(), id, waits, version, in_file: waits == Some(2) })
     }));
     pages.extend(decisions::pages(text, frame));
     pages.extend(dead_letters(text, &frame));
-    pages.push(html(&SignInPage { frame: frame(), next: text.to_owned(), refusal: Some(Text::long(text)) }));
+    pages.extend([false, true].map(|lost| {
+        html(&SignInPage { frame: frame(), next: text.to_owned(), lost, refusal: Some(Text::long(text)) })
+    }));
     pages.push(html(&ContinuePage { frame: frame(), to: text.to_owned() }));
     let way = (text.to_owned(), "Back");
     pages.push(html(&NoticePage { frame: frame(), message: Text::long(text), hint: Text::long(text), way }));

@@ -88,9 +88,9 @@ pub(super) static ROUTES: &[Route] = &[
     page(Method::GET, "/approvals/{id}", LOOK, "look at approvals"),
     page(Method::POST, "/approvals/{id}", ACT, "answer approvals"),
     page(Method::GET, "/channels", LOOK, "look at channels"),
-    page(Method::GET, "/channels/new", CHANGE, "change channels"),
-    page(Method::GET, "/channels/new/{kind}", CHANGE, "change channels"),
-    page(Method::POST, "/channels/new/{kind}", CHANGE, "change channels"),
+    page(Method::GET, "/add-channel", CHANGE, "change channels"),
+    page(Method::GET, "/add-channel/{kind}", CHANGE, "change channels"),
+    page(Method::POST, "/add-channel/{kind}", CHANGE, "change channels"),
     page(Method::GET, "/channels/{id}", LOOK, "look at channels"),
     page(Method::GET, "/channels/{id}/edit", CHANGE, "change channels"),
     page(Method::POST, "/channels/{id}/edit", CHANGE, "change channels"),
@@ -150,5 +150,14 @@ mod tests {
         };
         assert_eq!(may(Role::Publisher), ["/api/session", "/v1/events"]);
         assert_eq!(allowed("/api/channels/{id}"), "GET, HEAD, PUT, DELETE");
+    }
+
+    #[test]
+    fn no_route_takes_the_place_of_a_channel_whatever_its_id_is() {
+        for path in ROUTES.iter().map(|route| route.path) {
+            for root in ["/channels/", "/api/channels/"] {
+                assert!(path.strip_prefix(root).is_none_or(|rest| rest.starts_with("{id}")), "{path}");
+            }
+        }
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The largest channel, and the largest test: a channel with a decision.
-const CHANNEL_BYTES_MAX: usize = 64 * 1024;
+pub(super) const CHANNEL_BYTES_MAX: usize = 64 * 1024;
 const TEST_BYTES_MAX: usize = CHANNEL_BYTES_MAX + 256 * 1024;
 
 /// How much of an id an audit line has, in characters.

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::{page, viewer_of};
 use crate::{
     console::{self, Frame, NoticePage, Text},
-    http::guard::Gate,
+    http::{guard::Gate, session::is_own_path},
 };
 
 /// The largest error that is looked at, in bytes: ours are far smaller.
@@ -30,6 +30,9 @@ pub(in crate::http) async fn for_people(State(gate): State<Gate>, request: Reque
         return next.run(request).await;
     }
     let viewer = viewer_of(&gate, request.headers());
+    let target = request.uri().path_and_query().map(|target| target.as_str().to_owned());
+    // What is no path of ours (`//elsewhere`) leads somewhere else as a link.
+    let again = target.filter(|target| request.method().is_safe() && is_own_path(target));
     let response = next.run(request).await;
     let status = response.status();
     let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
@@ -44,7 +47,10 @@ pub(in crate::http) async fn for_people(State(gate): State<Gate>, request: Reque
         .unwrap_or_default();
     let (title, hint) = in_words(status);
     let message = super::forms::sentence(told["error"]["message"].as_str().unwrap_or("it did not work"));
-    let way = super::way_out(viewer.as_ref());
+    let way = match again.filter(|_| may_pass(status)) {
+        Some(target) => (target, "Load the page again"),
+        None => super::way_out(viewer.as_ref()),
+    };
     let frame = Frame { viewer, ..Frame::bare(title) };
     let html = console::html(&NoticePage { frame, message, hint: Text::short(hint), way });
     let page = page(status, html);
@@ -67,6 +73,11 @@ fn takes_pages(headers: &HeaderMap) -> bool {
     lines
         .flat_map(|line| line.split(','))
         .any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html"))
+}
+
+/// Whether the same may work a moment later.
+fn may_pass(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) || status.is_server_error()
 }
 
 /// What it is called, and what can be done.
@@ -105,6 +116,8 @@ mod tests {
         assert!(
             takes("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8") && takes("a/b, text/html;q=0.5")
         );
+        assert!(may_pass(StatusCode::REQUEST_TIMEOUT) && may_pass(StatusCode::SERVICE_UNAVAILABLE));
+        assert!(!may_pass(StatusCode::NOT_FOUND) && !may_pass(StatusCode::FORBIDDEN));
         assert!(!takes("*/*") && !takes("application/json") && !takes("") && !takes_pages(&HeaderMap::new()));
     }
 }

@@ -108,10 +108,17 @@ pub(super) async fn resume(
 }
 
 async fn told(gate: &Gate, caller: &Caller, (id, deed): (&str, Deed), body: Body, done: &str) -> Response {
-    let fields = fields(body).await.unwrap_or_default();
-    let why: String = field(&fields, "why").unwrap_or_default().chars().take(WHY_CHARS_MAX).collect();
-    let to = back(&fields, id);
-    match decide(&gate.inside, id, deed, caller, one_line(&why)).await {
+    // A reason that is lost or cut is none that anybody gave: better nothing is done.
+    let Some(fields) = fields(body).await else {
+        let text = "Nothing was done: the form was too large, or did not arrive whole.";
+        return lead(gate, PATH, Tone::Bad, text);
+    };
+    let (why, to) = (field(&fields, "why").unwrap_or_default(), back(&fields, id));
+    if why.chars().count() > WHY_CHARS_MAX {
+        let text = format!("Nothing was done: the reason is longer than {WHY_CHARS_MAX} characters.");
+        return lead(gate, &to, Tone::Bad, &text);
+    }
+    match decide(&gate.inside, id, deed, caller, one_line(why)).await {
         Ok(_) => lead(gate, &to, Tone::Good, &format!("Channel {id} {done}.")),
         Err(error) => lead(gate, &to, Tone::Bad, &format!("{}. Hint: {}.", error.message, error.hint)),
     }

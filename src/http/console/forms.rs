@@ -5,8 +5,10 @@
 //! page shows one (`forms/sealed.rs` says what becomes of them between two presses).
 //!
 //! The form carries the version of the channel that it was made upon. Where somebody has changed the channel meanwhile, nothing is
-//! saved: the form is shown again with what was typed, and says where the channel has become something else.
+//! saved: the form is shown again with what was typed, and says where the channel has become something else. A form is read as the
+//! kind that it was made for: in one of another kind, a box that is not there would be a box that nobody ticked.
 
+mod notices;
 mod sealed;
 mod showing;
 
@@ -22,11 +24,12 @@ use axum::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use self::notices::{no_key, no_such_kind, of_file, too_large, unheard};
 use super::{Id, Visit, channels, field, fields_within, id_of, lead};
 use crate::{
     console::{self, Aim, Choice, Fault, FormPage, KindsPage, Section, Text, Tone, Tried},
     http::{
-        channel_changes,
+        channel_changes::{self, CHANNEL_BYTES_MAX},
         channels::{as_json, find},
         guard::{Caller, Gate},
     },
@@ -105,15 +108,21 @@ pub(super) async fn change(
 ) -> Response {
     let (id, visit) = (id_of(id), Visit::new(&gate, &caller, &headers));
     let Some(pairs) = fields_within(body, FORM_BYTES_MAX).await else { return too_large(visit) };
+    let typed = field(&pairs, "kind").and_then(kind_of);
     let sheet = match Known::find(&gate, &id) {
-        Known::Here(kind, known) => Sheet::of(&gate, &caller, kind, Some(known)),
+        Known::Here(kind, known) => match typed.filter(|_| field(&pairs, "version").is_some()) {
+            Some(typed) => Sheet::of(&gate, &caller, typed, Some(known)),
+            None => {
+                let mut sheet = Sheet::of(&gate, &caller, kind, Some(known));
+                sheet.complaints.push(incomplete());
+                return sheet.page(visit, StatusCode::UNPROCESSABLE_ENTITY);
+            }
+        },
         Known::OfFile => return of_file(visit, &id),
         Known::Unheard => return unheard(visit, &id),
         // It was deleted while somebody edited it. What was typed is not lost: it becomes a new channel, if that is wanted.
-        Known::Nowhere => match (field(&pairs, "kind").and_then(kind_of), id.parse::<ChannelId>()) {
-            (Some(kind), Ok(id)) => {
-                Sheet::of(&gate, &caller, kind, Some(Channel { id, config: None, version: None, by: None }))
-            }
+        Known::Nowhere => match (typed, id.parse::<ChannelId>()) {
+            (Some(kind), Ok(id)) => Sheet::of(&gate, &caller, kind, Some(Channel::gone(id))),
             _ => return channels::unknown(visit, &id),
         },
     };
@@ -123,12 +132,25 @@ pub(super) async fn change(
 /// A channel that is edited.
 struct Channel {
     id: ChannelId,
+    /// `None` where it is gone.
+    kind: Option<&'static Kind>,
     /// As it is shown, secrets masked; `None` where this worker cannot read it, or it is gone.
     config: Option<Map<String, Value>>,
     /// `None` where it is gone.
     version: Option<Uuid>,
     /// Who made it so.
     by: Option<String>,
+}
+
+impl Channel {
+    fn gone(id: ChannelId) -> Self {
+        Self { id, kind: None, config: None, version: None, by: None }
+    }
+
+    /// The kind that it is of by now, where that is another one.
+    fn other_than(&self, kind: &Kind) -> Option<&'static Kind> {
+        self.kind.filter(|own| own.name != kind.name)
+    }
 }
 
 /// What is known of the channel in an address.
@@ -150,7 +172,7 @@ impl Known {
         let Some(kind) = told["kind"].as_str().and_then(kind_of) else { return Self::Unheard };
         let by = told["changed_by"].as_str().map(str::to_owned);
         let config = told["config"].as_object().cloned();
-        Self::Here(kind, Channel { id: shown.id, config, version: shown.version, by })
+        Self::Here(kind, Channel { id: shown.id, kind: Some(kind), config, version: shown.version, by })
     }
 }
 
@@ -174,18 +196,32 @@ struct Sheet<'a> {
 impl<'a> Sheet<'a> {
     /// The form as it is before anybody types.
     fn of(gate: &'a Gate, caller: &'a Caller, kind: &'static Kind, channel: Option<Channel>) -> Self {
-        let config = channel.as_ref().and_then(|channel| channel.config.as_ref());
-        let filled = config.map_or_else(|| Filled::blank(kind), |config| Filled::of(kind, config));
         let version = channel.as_ref().map(version_of).unwrap_or_default();
         let (complaints, meanwhile, tried, id) = Default::default();
-        Self { gate, caller, kind, channel, id, filled, version, complaints, meanwhile, tried }
+        let filled = Filled::blank(kind);
+        let mut sheet = Self { gate, caller, kind, channel, id, filled, version, complaints, meanwhile, tried };
+        if let Some(config) = sheet.present() {
+            sheet.filled = Filled::of(kind, config);
+        }
+        sheet
+    }
+
+    /// What the channel is by now. Of another kind it is nothing that this form could be held against.
+    fn present(&self) -> Option<&Map<String, Value>> {
+        let channel = self.channel.as_ref().filter(|channel| channel.other_than(self.kind).is_none())?;
+        channel.config.as_ref()
+    }
+
+    /// The kind of the channel, where it is another one than the form's by now.
+    fn other_kind(&self) -> Option<&'static Kind> {
+        self.channel.as_ref().and_then(|channel| channel.other_than(self.kind))
     }
 
     /// Where the form is, and is sent to.
     fn path(&self) -> String {
         match &self.channel {
             Some(channel) => format!("/channels/{}/edit", channel.id),
-            None => format!("/channels/new/{}", self.kind.name),
+            None => format!("/add-channel/{}", self.kind.name),
         }
     }
 
@@ -194,17 +230,25 @@ impl<'a> Sheet<'a> {
         let (key, now) = (self.gate.sessions.key(), self.gate.inside.clock.now());
         let sealed = field(pairs, "sealed").unwrap_or_default();
         let held = sealed::open(key, sealed, (&self.caller.name, &self.path()), now);
-        let present = self.channel.as_ref().and_then(|channel| channel.config.as_ref());
-        self.filled = Filled::sent(self.kind, pairs, &held, present);
+        self.filled = Filled::sent(self.kind, pairs, &held, self.present());
         field(pairs, "id").unwrap_or_default().trim().clone_into(&mut self.id);
         field(pairs, "version").unwrap_or_default().clone_into(&mut self.version);
 
+        // Only a page that says that the channel is of another kind has such a form with the version that the channel has by now.
+        if let Some(channel) = self.channel.as_ref().filter(|channel| channel.other_than(self.kind).is_some())
+            && self.version != version_of(channel)
+        {
+            let id = channel.id.clone();
+            self.catch_up(&id);
+            return self.page(visit, StatusCode::PRECONDITION_FAILED);
+        }
         let id = match &self.channel {
             Some(channel) => Ok(channel.id.clone()),
             None => self.id.parse::<ChannelId>().map_err(|_| bad_id(&self.id)),
         };
         self.complaints = self.filled.complaints().to_vec();
         self.complaints.extend(id.as_ref().err().cloned());
+        self.complaints.extend(too_long(&self.filled.channel()));
         if let Ok(id) = &id
             && self.complaints.is_empty()
         {
@@ -285,16 +329,19 @@ impl<'a> Sheet<'a> {
     /// Somebody changed the channel meanwhile: the next press is made upon what it is now.
     fn catch_up(&mut self, id: &ChannelId) {
         match Known::find(self.gate, id.as_str()) {
-            Known::Here(_, channel) => {
+            Known::Here(kind, channel) => {
                 let by = channel.by.as_deref().unwrap_or("somebody");
-                self.meanwhile = Some(format!("{by} changed this channel while you edited it."));
+                let became = channel
+                    .other_than(self.kind)
+                    .map_or_else(String::new, |_| format!(", and it is a channel for {} now", kind.form.title));
+                self.meanwhile = Some(format!("{by} changed this channel while you edited it{became}."));
                 self.version = version_of(&channel);
                 self.channel = Some(channel);
             }
             Known::OfFile | Known::Unheard | Known::Nowhere => {
                 self.meanwhile = Some(String::from("somebody deleted this channel while you edited it."));
                 self.version = String::new();
-                self.channel = Some(Channel { id: id.clone(), config: None, version: None, by: None });
+                self.channel = Some(Channel::gone(id.clone()));
             }
         }
     }
@@ -302,8 +349,9 @@ impl<'a> Sheet<'a> {
     fn page(self, visit: Visit, status: StatusCode) -> Response {
         let (path, now) = (self.path(), self.gate.inside.clock.now());
         let sealed = sealed::seal(self.gate.sessions.key(), &self.filled.held(), (&self.caller.name, &path), now);
-        let config = self.channel.as_ref().and_then(|channel| channel.config.as_ref());
-        let meanwhile = config.filter(|_| self.meanwhile.is_some()).map(|config| Filled::of(self.kind, config));
+        let replaces = self.other_kind().map(|kind| kind.form.title);
+        let present = self.present().filter(|_| self.meanwhile.is_some());
+        let meanwhile = present.map(|config| Filled::of(self.kind, config));
         let (of_id, others): (Vec<_>, Vec<_>) = self.complaints.into_iter().partition(|one| one.key == "id");
         let (fields, mut faults) = showing::fields(&self.filled, &others, meanwhile.as_ref());
         let more_set = self.filled.set(|field| field.more);
@@ -323,7 +371,7 @@ impl<'a> Sheet<'a> {
             (Aim::Change { id: Text::short(id.as_str()) }, channels::path(id.as_str()), format!("Edit {id}"))
         } else {
             let title = format!("Add a channel: {}", self.kind.form.title);
-            (Aim::Make { id: self.id, faults: of_id }, String::from("/channels/new"), title)
+            (Aim::Make { id: self.id, faults: of_id }, String::from("/add-channel"), title)
         };
         let mut response = visit.page(&title, Some(Section::Channels), |frame| {
             console::html(&FormPage {
@@ -341,6 +389,7 @@ impl<'a> Sheet<'a> {
                 more_set,
                 faults,
                 meanwhile: self.meanwhile.as_deref().map(Text::long),
+                replaces,
                 tried: self.tried,
             })
         });
@@ -370,31 +419,20 @@ fn bad_id(typed: &str) -> Complaint {
     Complaint { key: String::from("id"), problem: problem.to_owned(), hint: hint.to_owned() }
 }
 
-fn no_such_kind(visit: Visit) -> Response {
-    let (message, hint) = ("There is no such kind of channel.", "Choose one of those that there are.");
-    visit.notice(StatusCode::NOT_FOUND, "There is no such kind", Section::Channels, message, hint)
+/// What `PUT` would not take, because of its size.
+fn too_long(channel: &Map<String, Value>) -> Option<Complaint> {
+    let bytes = serde_json::to_vec(channel).map_or(usize::MAX, |json| json.len());
+    (bytes > CHANNEL_BYTES_MAX).then(|| Complaint {
+        key: String::new(),
+        problem: format!("the channel is larger than {} KiB", CHANNEL_BYTES_MAX / 1024),
+        hint: String::from("shorten what is long; a pattern with * stands for many names"),
+    })
 }
 
-fn no_key(visit: Visit) -> Response {
-    let message = "This worker has no key, and a channel with its secrets must not be kept unsealed on the broker.";
-    let hint = "Set INTERVEN_ALERTS_KEY to the same secret text in every worker of the pool (openssl rand -base64 32 makes one), and restart them. Or write the channel into the configuration file.";
-    visit.notice(StatusCode::SERVICE_UNAVAILABLE, "No channel can be added here", Section::Channels, message, hint)
-}
-
-fn of_file(visit: Visit, id: &str) -> Response {
-    let message = format!("The channel {id} is of the worker's configuration file, and is read-only here.");
-    let hint = "Change it in the file: the worker takes a changed file over while it runs.";
-    visit.notice(StatusCode::CONFLICT, "This channel is changed in the file", Section::Channels, &message, hint)
-}
-
-fn unheard(visit: Visit, id: &str) -> Response {
-    let message = format!("The channel {id} is of a kind that this worker does not know.");
-    let hint = "A newer worker of the pool made it: edit it there.";
-    visit.notice(StatusCode::CONFLICT, "This channel cannot be edited here", Section::Channels, &message, hint)
-}
-
-fn too_large(visit: Visit) -> Response {
-    let message = "The form is larger than a channel can be, or did not arrive whole. Nothing was done.";
-    let hint = "Go back, and enter less.";
-    visit.notice(StatusCode::PAYLOAD_TOO_LARGE, "Nothing was done", Section::Channels, message, hint)
+fn incomplete() -> Complaint {
+    Complaint {
+        key: String::new(),
+        problem: String::from("the form did not arrive as it was made: it does not say which channel it was made upon"),
+        hint: String::from("below is the channel as it is: change it again, and save it"),
+    }
 }

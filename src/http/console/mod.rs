@@ -1,7 +1,7 @@
 //! The console over HTTP: finds the plain values of each page, and does what its forms ask for, by the same functions as the API.
 //!
 //! A form's answer leads to a page (303), which says once what has been done (`flash.rs`). Who is not signed in is led to the
-//! sign-in and back.
+//! sign-in and back; what was sent with a form is gone then, and both pages say so.
 //!
 //! A link in another site's card needs a detour. The session is a `SameSite=Strict` cookie, so the browser does not send it with
 //! the first request that such a link causes, and not with what a redirect makes of that request either. So that request gets a
@@ -32,12 +32,15 @@ use axum::{
 };
 
 use super::{
-    catalogue,
+    access, catalogue,
     errors::{self, ApiError},
     guard::{Caller, Gate},
     session::see_other,
 };
-use crate::console::{self, ContinuePage, Flash, Frame, NoticePage, Section, Text, Tone, Viewer};
+use crate::{
+    console::{self, ContinuePage, Flash, Frame, NoticePage, Section, Text, Tone, Viewer},
+    model::Role,
+};
 
 /// What pages may load and do: our own stylesheet, script and forms, and nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
@@ -49,6 +52,9 @@ const FORM_BYTES_MAX: usize = 16 * 1024;
 /// The mark of a request that a page of ours has sent anew.
 const MARK: &str = "continued";
 
+/// The mark of a sign-in that stands where a form was sent.
+const LOST: &str = "lost";
+
 pub(super) use apologies::for_people;
 
 pub(super) fn routes(gate: Gate) -> Router {
@@ -59,8 +65,8 @@ pub(super) fn routes(gate: Gate) -> Router {
         .route("/approvals", get(approvals::list))
         .route("/approvals/{id}", get(approvals::show).post(approvals::answer))
         .route("/channels", get(channels::list))
-        .route("/channels/new", get(forms::kinds))
-        .route("/channels/new/{kind}", get(forms::blank).post(forms::make))
+        .route("/add-channel", get(forms::kinds))
+        .route("/add-channel/{kind}", get(forms::blank).post(forms::make))
         .route("/channels/{id}", get(channels::show))
         .route("/channels/{id}/edit", get(forms::edit).post(forms::change))
         .route("/channels/{id}/delete", get(removing::ask).post(removing::delete))
@@ -135,10 +141,10 @@ fn lead(gate: &Gate, to: &str, tone: Tone, text: &str) -> Response {
     response
 }
 
-/// Who is signed in, for a page that is for everybody.
+/// Who looks, by a session or a token, for a page that is for everybody.
 fn viewer_of(gate: &Gate, headers: &HeaderMap) -> Option<Viewer> {
     let tokens = gate.inside.tokens.borrow().clone();
-    let known = gate.sessions.find(headers, &tokens, gate.inside.clock.now()).ok()?;
+    let known = access::identify(headers, &tokens, &gate.sessions, gate.inside.clock.now()).ok()?;
     Some(Viewer { name: Text::short(&known.name), role: known.role })
 }
 
@@ -166,17 +172,27 @@ pub(super) fn refusal(gate: &Gate, error: &ApiError, request: &Request, route: &
         let query = if request.method().is_safe() { query.as_str() } else { "" };
         let next = with_query(path, &[query]);
         let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
-        return see_other(&format!("/sign-in?next={next}"));
+        let lost = if request.method().is_safe() { String::new() } else { format!("&{LOST}=1") };
+        return see_other(&format!("/sign-in?next={next}{lost}"));
     }
     let viewer = viewer_of(gate, request.headers());
-    let way = if has_page && !request.method().is_safe() {
-        (path.to_owned(), "Back to the page")
-    } else {
-        way_out(viewer.as_ref())
-    };
+    let back = viewer.as_ref().and_then(|viewer| page_above(request.uri().path(), route, viewer.role));
+    let way = back.map_or_else(|| way_out(viewer.as_ref()), |path| (path, "Back to the page"));
     let frame = Frame { viewer, ..Frame::bare("This may not be done") };
     let (message, hint) = (forms::sentence(&error.message), forms::sentence(error.hint));
     page(error.status, console::html(&NoticePage { frame, message, hint, way }))
+}
+
+/// The page at this path, or the nearest above it, that somebody with this role may look at.
+fn page_above(path: &str, route: &str, role: Role) -> Option<String> {
+    let (mut path, mut route) = (path, route);
+    while !route.is_empty() {
+        if catalogue::find(&Method::GET, route).is_some_and(|route| route.admits(role)) {
+            return Some(path.to_owned());
+        }
+        (path, route) = (path.rsplit_once('/')?.0, route.rsplit_once('/')?.0);
+    }
+    None
 }
 
 /// Whether a link on another site brings the browser here.

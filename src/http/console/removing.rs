@@ -7,14 +7,16 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
+use tokio::time::{Duration, timeout};
 use uuid::Uuid;
 
 use super::{
     Id, Visit,
-    channels::{channel, path, unknown},
+    channels::{path, unknown},
     field, fields, id_of, lead,
 };
 use crate::{
+    broker::Queue,
     console::{self, DeletePage, Section, Text, Tone},
     http::{
         channel_changes,
@@ -24,6 +26,9 @@ use crate::{
     managed::{Condition, Refusal},
     model::ChannelId,
 };
+
+/// How long the broker is asked how many wait.
+const COUNT_MAX: Duration = Duration::from_secs(2);
 
 pub(super) async fn ask(
     State(gate): State<Gate>,
@@ -42,7 +47,11 @@ pub(super) async fn ask(
         let title = "This channel is deleted in the file";
         return visit.notice(StatusCode::CONFLICT, title, Section::Channels, &message, hint);
     };
-    let waits = channel(&told, gate.inside.clock.now()).waits();
+    // The numbers of the metrics are some seconds old, and whoever deletes goes by this one.
+    let in_queue =
+        timeout(COUNT_MAX, gate.inside.broker.waiting(Queue::Lane(shown.id))).await.ok().and_then(Result::ok);
+    let in_memory = told["waiting"]["memory"].as_u64().unwrap_or(0);
+    let waits = in_queue.map(|in_queue| in_queue.saturating_add(in_memory));
     visit.page(&format!("Delete {id}?"), Some(Section::Channels), |frame| {
         console::html(&DeletePage { frame, id: Text::short(&id), waits, version, in_file })
     })

@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 
-use super::{field, fields, flash, page};
+use super::{LOST, field, fields, flash, lead, page};
 use crate::{
     console::{self, Frame, SignInPage, Text, Tone},
     http::{
@@ -20,6 +20,10 @@ use crate::{
         session::{NotOpened, is_own_path, see_other},
     },
 };
+
+/// What is said where a form was sent that nobody was signed in for.
+const NOT_DONE: &str =
+    "Nothing was saved or done: you were not signed in any more when you sent the form. Please do it again.";
 
 pub(super) async fn form(
     State(gate): State<Gate>,
@@ -30,16 +34,17 @@ pub(super) async fn form(
     let query: Vec<(String, String)> =
         url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
     let next = own(field(&query, "next"));
+    let lost = field(&query, LOST).is_some();
     // Who is known already has nothing to do here; who may not look at anything may want to be somebody else.
     let caller = gate.caller(&headers, from).ok();
     let may_look = |role| catalogue::find(&Method::GET, "/").is_some_and(|route| route.admits(role));
     if caller.is_some_and(|caller| may_look(caller.role)) {
-        return see_other(&next);
+        return lead_on(&gate, &next, lost);
     }
     let flash = flash::read(gate.sessions.key(), &headers);
     let told = flash.is_some();
     let frame = Frame { flash, ..Frame::bare("Sign in") };
-    let mut response = page(StatusCode::OK, console::html(&SignInPage { frame, next, refusal: None }));
+    let mut response = page(StatusCode::OK, console::html(&SignInPage { frame, next, lost, refusal: None }));
     if told {
         flash::forget(&mut response);
     }
@@ -53,20 +58,21 @@ pub(super) async fn sign_in(
     body: Body,
 ) -> Response {
     let fields = fields(body).await.unwrap_or_default();
-    let next = own(field(&fields, "next"));
+    let (next, lost) = (own(field(&fields, "next")), field(&fields, LOST).is_some());
+    let again = |status, text: &str| again(status, next.clone(), lost, text);
     let Some(token) = field(&fields, "token").map(str::trim).filter(|token| !token.is_empty()) else {
-        return again(StatusCode::BAD_REQUEST, next, "Enter your token.");
+        return again(StatusCode::BAD_REQUEST, "Enter your token.");
     };
     match gate.open_session(&headers, token, from) {
-        Ok(opened) => opened.give(see_other(&next)),
-        Err(NotOpened::Unknown) => again(StatusCode::UNAUTHORIZED, next, "This token is not known."),
+        Ok(opened) => opened.give(lead_on(&gate, &next, lost)),
+        Err(NotOpened::Unknown) => again(StatusCode::UNAUTHORIZED, "This token is not known."),
         Err(NotOpened::Trouble) => {
-            again(StatusCode::INTERNAL_SERVER_ERROR, next, "The session could not be opened. Try again.")
+            again(StatusCode::INTERNAL_SERVER_ERROR, "The session could not be opened. Try again.")
         }
         Err(NotOpened::TooMany(refusal)) => {
             let seconds = refusal.after.as_secs() + 1;
             let text = format!("Too many sign-ins have failed. The next one is looked at in {seconds} s.");
-            let mut response = again(StatusCode::TOO_MANY_REQUESTS, next, &text);
+            let mut response = again(StatusCode::TOO_MANY_REQUESTS, &text);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
             response
         }
@@ -91,7 +97,12 @@ fn own(next: Option<&str>) -> String {
     next.filter(|next| is_own_path(next) && !next.starts_with("/sign-in")).unwrap_or("/").to_owned()
 }
 
-fn again(status: StatusCode, next: String, refusal: &str) -> Response {
+/// Leads there, and says there what did not become of a form.
+fn lead_on(gate: &Gate, next: &str, lost: bool) -> Response {
+    if lost { lead(gate, next, Tone::Bad, NOT_DONE) } else { see_other(next) }
+}
+
+fn again(status: StatusCode, next: String, lost: bool, refusal: &str) -> Response {
     let refusal = Some(Text::long(refusal));
-    page(status, console::html(&SignInPage { frame: Frame::bare("Sign in"), next, refusal }))
+    page(status, console::html(&SignInPage { frame: Frame::bare("Sign in"), next, lost, refusal }))
 }

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     approvals::{Deed, Name, Via},
+    broker::{Destination, Message, Queue},
     http::tests::{House, ask},
     model::{Clock, Decision},
 };
@@ -103,7 +104,7 @@ async fn a_stranger_is_led_to_the_sign_in_and_back() {
     assert!(form.status == 200 && form.body.contains(r#"name="next" value="/approvals?show=all""#), "{}", form.body);
     // A form that was sent after the session ended leads to its page, and not to the form's fields.
     let answer = send(&house, "POST /approvals/apr_7", OURS, "answer=approve").await;
-    assert_eq!((answer.status, answer.header("location")), (303, "/sign-in?next=%2Fapprovals%2Fapr_7"));
+    assert_eq!((answer.status, answer.header("location")), (303, "/sign-in?next=%2Fapprovals%2Fapr_7&lost=1"));
     let wrong = send(&house, "POST /sign-in", OURS, "token=hush&next=/approvals").await;
     assert!(wrong.status == 401 && wrong.body.contains("not known") && !wrong.body.contains("hush"), "{}", wrong.body);
     for (next, location) in [("/approvals", "/approvals"), ("//evil.example", "/"), ("/sign-in", "/"), ("", "/")] {
@@ -117,6 +118,34 @@ async fn a_stranger_is_led_to_the_sign_in_and_back() {
     let out = send(&house, "POST /sign-out", &format!("{cookie}{OURS}"), "").await;
     assert_eq!((out.status, out.header("location")), (303, "/sign-in"));
     assert!(out.headers("set-cookie").iter().any(|cookie| cookie.starts_with("interven_session=; ")), "{}", out.head);
+}
+
+#[tokio::test]
+async fn whoever_sends_a_form_after_the_session_ended_is_told_before_and_after_the_sign_in_that_nothing_was_done() {
+    let house = House::open().await;
+    let led = send(&house, "POST /add-channel/slack", OURS, "id=soc&action=save").await;
+    let form = send(&house, &format!("GET {}", led.header("location")), OURS, "").await;
+    assert!(form.status == 200 && form.body.contains("What you have just sent was not saved"), "{}", form.body);
+    assert!(form.body.contains(r#"name="lost" value="1""#), "{}", form.body);
+    // A mistyped token does not lose it.
+    let wrong = send(&house, "POST /sign-in", OURS, "token=hush&next=/add-channel/slack&lost=1").await;
+    assert!(wrong.status == 401 && wrong.body.contains(r#"name="lost" value="1""#), "{}", wrong.body);
+    let says = "Nothing was saved or done: you were not signed in any more";
+    let opened = send(&house, "POST /sign-in", OURS, "token=admin&next=/add-channel/slack&lost=1").await;
+    assert_eq!((opened.status, opened.header("location")), (303, "/add-channel/slack"));
+    let page = send(&house, "GET /add-channel/slack", &opened.cookies(), "").await;
+    assert!(page.status == 200 && page.body.contains(says), "{}", page.body);
+    // Who has signed in elsewhere meanwhile is told, too.
+    let session = signed_in(&house, "admin").await;
+    let known = send(&house, &format!("GET {}", led.header("location")), &session, "").await;
+    assert_eq!((known.status, known.header("location")), (303, "/add-channel/slack"));
+    let cookies = format!("{}; {}", session.trim_end(), known.cookies().trim_start_matches("cookie: "));
+    assert!(send(&house, "GET /add-channel/slack", &cookies, "").await.body.contains(says));
+    // Whoever only looked has lost nothing.
+    let looked = send(&house, "GET /approvals", OURS, "").await;
+    assert_eq!(looked.header("location"), "/sign-in?next=%2Fapprovals");
+    let opened = send(&house, "POST /sign-in", OURS, "token=admin&next=/approvals").await;
+    assert!(!send(&house, "GET /approvals", &opened.cookies(), "").await.body.contains(says));
 }
 
 #[tokio::test]
@@ -233,18 +262,18 @@ async fn who_may_not_change_channels_sees_nothing_to_change_them_with_and_is_ref
         let page = send(&house, &format!("GET {path}"), &auditor, "").await;
         let forms: Vec<&str> = page.body.split("<form").skip(1).filter_map(|rest| rest.split('>').next()).collect();
         assert_eq!(forms, [r#" method="post" action="/sign-out""#], "{path}: {}", page.body);
-        assert!(!page.body.contains("/channels/new") && !page.body.contains("/edit"), "{path}: {}", page.body);
+        assert!(!page.body.contains("/add-channel") && !page.body.contains("/edit"), "{path}: {}", page.body);
         assert!(page.status == 200 && page.body.contains("soc") || path == "/", "{path}: {}", page.body);
     }
     let page = send(&house, "GET /channels/soc", &analyst, "").await;
     assert!(page.body.contains(r#"id="pause""#) && !page.body.contains("/channels/soc/edit"), "{}", page.body);
     let page = send(&house, "GET /channels", &admin, "").await;
-    assert!(page.body.contains(r#"href="/channels/new""#), "{}", page.body);
+    assert!(page.body.contains(r#"href="/add-channel""#), "{}", page.body);
     for cookie in [&auditor, &analyst] {
         for line in [
-            "GET /channels/new",
-            "GET /channels/new/slack",
-            "POST /channels/new/slack",
+            "GET /add-channel",
+            "GET /add-channel/slack",
+            "POST /add-channel/slack",
             "GET /channels/soc/edit",
             "POST /channels/soc/edit",
             "GET /channels/soc/delete",
@@ -256,9 +285,30 @@ async fn who_may_not_change_channels_sees_nothing_to_change_them_with_and_is_ref
         }
     }
     let foreign = format!("{admin}sec-fetch-site: cross-site\r\n");
-    for line in ["POST /channels/new/slack", "POST /channels/soc/edit", "POST /channels/soc/delete"] {
+    for line in ["POST /add-channel/slack", "POST /channels/soc/edit", "POST /channels/soc/delete"] {
         let answer = send(&house, line, &foreign, "id=x&action=save").await;
         assert!(answer.status == 403 && answer.body.starts_with("<!doctype html>"), "{line}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_channel_may_be_called_as_anything_is_that_the_console_does() {
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    for id in ["new", "add-channel", "edit"] {
+        let version = uuid::Uuid::now_v7();
+        house.show(id, json!({"id": id, "kind": "slack", "source": "api", "version": version, "config": {}}));
+        for (path, says) in [
+            (format!("/channels/{id}"), format!(r#"href="/channels/{id}/edit""#)),
+            (format!("/channels/{id}/edit"), format!("<h1>Edit {id}</h1>")),
+            (format!("/channels/{id}/delete"), format!("<h1>Delete {id}?</h1>")),
+        ] {
+            let page = send(&house, &format!("GET {path}"), &admin, "").await;
+            assert!(page.status == 200 && page.body.contains(&says), "{path}: {} {}", page.status, page.body);
+        }
+        let tested =
+            send(&house, &format!("POST /channels/{id}/test"), &format!("{admin}{OURS}"), "back=channel").await;
+        assert_eq!((tested.status, tested.header("location")), (303, &*format!("/channels/{id}")), "{}", tested.body);
     }
 }
 
@@ -275,12 +325,105 @@ async fn a_channel_of_the_file_is_read_only_and_what_is_not_there_is_said() {
         ("GET /channels/other/edit", 404, "There is no channel “other”"),
         ("GET /channels/other/delete", 404, "There is no channel “other”"),
         ("GET /channels/%ff", 404, "There is no channel"),
-        ("GET /channels/new/pager", 404, "There is no such kind of channel"),
-        ("POST /channels/new/pager", 404, "There is no such kind of channel"),
+        ("GET /add-channel/pager", 404, "There is no such kind of channel"),
+        ("POST /add-channel/pager", 404, "There is no such kind of channel"),
     ] {
         let answer = send(&house, line, &format!("{admin}{OURS}"), "action=save").await;
         assert!(answer.status == status && answer.body.contains(says), "{line}: {} {}", answer.status, answer.body);
         assert!(answer.body.contains(r#"aria-label="Console""#), "it is in the frame: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn whoever_deletes_a_channel_is_told_how_many_wait_at_that_moment_and_never_that_none_do_where_that_is_not_known()
+{
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    // No lane runs for it here, so no metric ever tells of its queue.
+    let version = uuid::Uuid::now_v7();
+    house.show("soc", json!({"id": "soc", "kind": "slack", "source": "api", "version": version, "config": {}}));
+    let page = async || send(&house, "GET /channels/soc/delete", &admin, "").await.body;
+    assert!(page().await.contains("Nothing waits for it."), "{}", page().await);
+    for (id, says) in [("1", "<b>1</b> delivery waits for it."), ("2", "<b>2</b> deliveries wait for it.")] {
+        let to = Destination::Queue(Queue::Lane("soc".parse().unwrap()));
+        house.inside.broker.publish(Message { to, id: id.to_owned(), body: "{}".into() }).await.unwrap();
+        assert!(page().await.contains(says), "{}", page().await);
+    }
+    house.inside.broker.close().await;
+    let page = page().await;
+    assert!(page.contains("It is not known how many deliveries wait for it"), "{page}");
+    assert!(!page.contains("Nothing waits for it"), "{page}");
+}
+
+#[tokio::test]
+async fn a_channel_that_is_larger_than_the_api_takes_is_not_taken_from_a_form_either() {
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    let form = async |agents: usize| {
+        let agents = (0..agents).map(|at| format!("agent-{at:07}")).collect::<Vec<_>>().join("%0D%0A");
+        let body = format!("id=soc&events=DENY&webhook_url=https%3A%2F%2Fhooks.slack.com%2Fx&agents={agents}");
+        send(&house, "POST /add-channel/slack", &format!("{admin}{OURS}"), &body).await
+    };
+    let large = form(5_000).await;
+    assert!(large.status == 422 && large.body.contains("The channel is larger than 64 KiB"), "{}", large.body);
+    assert!(large.body.contains("agent-0004999</textarea>"), "nothing of it is lost");
+    let fits = form(3_000).await;
+    assert!(!fits.body.contains("larger than"), "{}", fits.body);
+}
+
+#[tokio::test]
+async fn a_channel_is_not_paused_for_a_reason_that_would_be_lost_or_cut() {
+    let house = House::open().await;
+    house.show_channel("soc");
+    let analyst = signed_in(&house, "analyst").await;
+    for (chars, to, says) in [(501, "/channels/soc", "longer than 500 characters"), (20_000, "/channels", "too large")]
+    {
+        let body = format!("back=channel&why={}", "a".repeat(chars));
+        let answer = send(&house, "POST /channels/soc/pause", &format!("{analyst}{OURS}"), &body).await;
+        assert_eq!((answer.status, answer.header("location")), (303, to), "{}", answer.body);
+        let cookies = format!("{}; {}", analyst.trim_end(), answer.cookies().trim_start_matches("cookie: "));
+        let page = send(&house, &format!("GET {to}"), &cookies, "").await;
+        assert!(page.body.contains("Nothing was done: the ") && page.body.contains(says), "{}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn who_is_refused_is_led_to_the_nearest_page_that_they_may_look_at() {
+    let house = House::open().await;
+    house.show_channel("soc");
+    let (auditor, admin) = (signed_in(&house, "auditor").await, signed_in(&house, "admin").await);
+    let foreign = "sec-fetch-site: cross-site\r\n";
+    let bearer = "authorization: Bearer auditor\r\n";
+    for (line, who, from, to) in [
+        ("POST /channels/soc/edit", &*auditor, OURS, "/channels/soc"),
+        ("GET /channels/soc/delete", &auditor, OURS, "/channels/soc"),
+        ("POST /channels/soc/pause", &auditor, OURS, "/channels/soc"),
+        ("GET /channels/soc/edit", bearer, OURS, "/channels/soc"),
+        ("POST /channels/soc/edit", &admin, foreign, "/channels/soc/edit"),
+        ("GET /add-channel/slack", &auditor, OURS, "/"),
+        ("GET /channels", "authorization: Bearer right\r\n", OURS, "/sign-in"),
+    ] {
+        let page = send(&house, line, &format!("{who}{from}"), "").await;
+        let way = format!("<a class=\"button\" href=\"{to}\">");
+        assert!(page.status == 403 && page.body.contains(&way), "{line}: {} {}", page.status, page.body);
+    }
+    // A token is known as a session is.
+    let lost = send(&house, "GET /nothing", &format!("{bearer}accept: text/html\r\n"), "").await;
+    assert!(lost.status == 404 && lost.body.contains(r#"href="/">Overview"#), "{}", lost.body);
+}
+
+#[tokio::test]
+async fn a_form_that_does_not_say_what_it_was_made_upon_blames_nobody_and_saves_nothing() {
+    let house = House::open().await;
+    let admin = signed_in(&house, "admin").await;
+    let version = uuid::Uuid::now_v7();
+    let config = json!({"kind": "slack", "webhook_url": "https://hooks.slack.com/...abcd", "agents": ["agt_7"]});
+    let told = json!({"id": "soc", "kind": "slack", "source": "api", "version": version, "config": config});
+    house.show("soc", told);
+    for body in ["", "kind=slack&action=save", "version=&kind=pager", "version=&action=save"] {
+        let page = send(&house, "POST /channels/soc/edit", &format!("{admin}{OURS}"), body).await;
+        assert!(page.status == 422 && page.body.contains("did not arrive as it was made"), "{body}: {}", page.body);
+        assert!(!page.body.contains("while you edited it") && page.body.contains("agt_7</textarea>"), "{}", page.body);
     }
 }
 
@@ -315,7 +458,7 @@ async fn a_channel_that_this_worker_cannot_read_says_so_and_can_be_entered_anew_
 async fn without_a_key_the_page_says_that_no_channel_can_be_added_and_what_to_do() {
     let house = House::open_without_key().await;
     let admin = signed_in(&house, "admin").await;
-    for path in ["/channels/new", "/channels/new/slack"] {
+    for path in ["/add-channel", "/add-channel/slack"] {
         let page = send(&house, &format!("GET {path}"), &admin, "").await;
         assert!(page.status == 503 && page.body.contains("Set INTERVEN_ALERTS_KEY"), "{path}: {}", page.body);
     }

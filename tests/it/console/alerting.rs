@@ -215,7 +215,7 @@ async fn without_scripts_a_channel_is_added_tried_paused_and_resumed_all_the_sam
     let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
     let worker = worker("").await;
     let browser = Browser::start("alerting-without-scripts", false).await;
-    sign_in(&browser, &worker, "/channels/new/slack", "admin").await;
+    sign_in(&browser, &worker, "/add-channel/slack", "admin").await;
     browser.type_into("#id", "soc-slack").await;
     browser.type_into("#webhook_url", &slack.url()).await;
     browser.click("#test").await;

@@ -130,7 +130,7 @@ async fn everything_that_is_wrong(maya: &Person) -> String {
         ("rate_limit", "fast"),
         ("tools", "slack\r\ngit*"),
     ];
-    let wrong = maya.post("/channels/new/slack", &bad).await;
+    let wrong = maya.post("/add-channel/slack", &bad).await;
     assert_eq!(wrong.status, 422, "{}", wrong.body);
     assert!(wrong.body.contains("Nothing was saved: there are 3 problems"), "{}", wrong.body);
     assert!(wrong.fault("id").contains("1 to 64 characters") && wrong.fault("rate_limit").contains("is not a rate"));
@@ -189,12 +189,12 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
     let maya = Person::sign_in(&worker, "admin").await;
     let mut seen = String::new();
 
-    let kinds = maya.get("/channels/new").await;
-    let slacks = maya.get("/channels/new/slack").await.body;
+    let kinds = maya.get("/add-channel").await;
+    let slacks = maya.get("/add-channel/slack").await.body;
     assert!(slacks.contains("set its Request URL to https://alerts.example.com/v1/slack/interactions."), "{slacks}");
     for kind in ["slack", "discord", "teams", "telegram", "siem"] {
-        assert!(kinds.body.contains(&format!("href=\"/channels/new/{kind}\"")), "{kind} in {}", kinds.body);
-        let form = maya.get(&format!("/channels/new/{kind}")).await;
+        assert!(kinds.body.contains(&format!("href=\"/add-channel/{kind}\"")), "{kind} in {}", kinds.body);
+        let form = maya.get(&format!("/add-channel/{kind}")).await;
         assert!(form.status == 200 && form.body.contains("name=\"min_severity\""), "{kind}: {}", form.body);
     }
 
@@ -210,21 +210,21 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
         ("events", "INCIDENT"),
         ("action", "test"),
     ];
-    let tried = maya.post("/channels/new/slack", &fields).await;
+    let tried = maya.post("/add-channel/slack", &fields).await;
     assert!(tried.status == 200 && tried.body.contains("The endpoint has the test"), "{}", tried.body);
     let given_back = given(&tried);
     let again = [("id", "soc"), ("webhook_url", ""), ("signing_secret", "[typed 1]"), ("events", "DENY")];
     let press =
         |action: &'static str| typed(&given_back, &again).into_iter().chain([("action", action)]).collect::<Vec<_>>();
-    let retried = maya.post("/channels/new/slack", &press("test")).await;
+    let retried = maya.post("/add-channel/slack", &press("test")).await;
     assert!(retried.body.contains("The endpoint has the test"), "{}", retried.body);
     slack.set_script(Script::always(Step::Reply { reply: Reply::new(404, "no_service"), taken: false }));
-    let refused = maya.post("/channels/new/slack", &press("test")).await;
+    let refused = maya.post("/add-channel/slack", &press("test")).await;
     assert!(refused.body.contains("has not taken the test") && refused.body.contains("no_service"), "{}", refused.body);
     slack.set_script(Script::accept());
     assert_eq!(slack.counters().taken, 2);
     assert_eq!(worker.api("GET", "/api/channels", "token-of-admin", "").await.1, json!([]));
-    let made = maya.done("/channels/new/slack", &press("save")).await;
+    let made = maya.done("/add-channel/slack", &press("save")).await;
     assert!(made.body.contains("Channel soc is made."), "{}", made.body);
     for page in [tried, retried, refused, made] {
         seen.push_str(&page.body);
@@ -236,7 +236,7 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
         "{told}"
     );
     // The name is taken now.
-    let taken = maya.post("/channels/new/slack", &press("save")).await;
+    let taken = maya.post("/add-channel/slack", &press("save")).await;
     assert!(taken.status == 412 && taken.fault("id").contains("is taken"), "{}", taken.body);
 
     // A URL may not change while the secrets beside it are only kept.
@@ -248,7 +248,7 @@ async fn a_channel_is_tried_made_edited_and_deleted_by_forms_and_no_page_or_log_
     assert!(moved.status == 422 && moved.fault("signing_secret").contains("another URL"), "{}", moved.body);
     seen.push_str(&moved.body);
 
-    for path in ["/", "/channels", "/channels/soc", "/channels/soc/edit", "/channels/soc/delete", "/channels/new/slack"]
+    for path in ["/", "/channels", "/channels/soc", "/channels/soc/edit", "/channels/soc/delete", "/add-channel/slack"]
     {
         let page = maya.get(path).await;
         assert_eq!(page.status, 200, "{path}: {}", page.body);
@@ -275,11 +275,14 @@ async fn of_two_who_edit_one_channel_the_second_is_told_and_loses_nothing() {
     let (maya, otto) = (Person::sign_in(&worker, "admin").await, Person::sign_in(&worker, "admin").await);
     let url = hook(&slack, HOOK);
     let fields = [("id", "soc"), ("webhook_url", &*url), ("events", "DENY"), ("digest.enabled", "on")];
-    maya.done("/channels/new/slack", &fields).await;
+    maya.done("/add-channel/slack", &fields).await;
     let (mayas, ottos) = (maya.get("/channels/soc/edit").await, otto.get("/channels/soc/edit").await);
+    assert!(mayas.body.contains("<details>"), "nothing of what is rarely needed is set: {}", mayas.body);
 
     let saved =
         maya.done("/channels/soc/edit", &typed(&given(&mayas), &[("min_severity", "HIGH"), ("events", "DENY")])).await;
+    // The box for digests was not ticked, which is otherwise than by default.
+    assert!(maya.get("/channels/soc/edit").await.body.contains("<details open>"));
     assert!(saved.body.contains("Channel soc is saved."), "{}", saved.body);
     let typing = [("min_severity", "LOW"), ("events", "DENY"), ("tools", "github.*")];
     let told = otto.post("/channels/soc/edit", &typed(&given(&ottos), &typing)).await;
@@ -310,6 +313,45 @@ async fn of_two_who_edit_one_channel_the_second_is_told_and_loses_nothing() {
     let again = [&typing[..], &[("webhook_url", &*url)]].concat();
     let made = otto.done("/channels/soc/edit", &typed(&given(&told), &again)).await;
     assert!(made.body.contains("Channel soc is made."), "{}", made.body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_typed_for_a_channel_that_is_of_another_kind_by_now_replaces_it_only_when_that_is_wanted() {
+    let slack = StandIn::start(Platform::Slack, Script::accept()).await.unwrap();
+    let worker = worker().await;
+    let maya = Person::sign_in(&worker, "admin").await;
+    let url = hook(&slack, HOOK);
+    let siem = json!({"kind": "siem", "url": url}).to_string();
+    assert_eq!(worker.api("PUT", "/api/channels/soc", "token-of-admin", &siem).await.0, 201);
+    let form = maya.get("/channels/soc/edit").await;
+    let discord = json!({"kind": "discord", "webhook_url": hook(&slack, OTHER_HOOK)}).to_string();
+    assert_eq!(worker.api("PUT", "/api/channels/soc", "token-of-admin", &discord).await.0, 200);
+    let config = async || worker.api("GET", "/api/channels/soc", "token-of-admin", "").await.1["config"].clone();
+    let before = config().await;
+
+    let typing = [("url", &*url), ("agents", "agt_7"), ("events", "DENY")];
+    let mut page = form;
+    for action in ["test", "save"] {
+        let fields = [&typed(&given(&page), &typing)[..], &[("action", action)]].concat();
+        // Who goes on from the form of before is told again, whatever is pressed.
+        let told = maya.post("/channels/soc/edit", &fields).await;
+        assert_eq!(told.status, 412, "{}", told.body);
+        for says in
+            ["it is a channel for Discord now", "\nagt_7</textarea>", "Replace the channel for Discord", "id=\"url\""]
+        {
+            assert!(told.body.contains(says), "{says} in {}", told.body);
+        }
+        assert_no_secret("the page", &told.body);
+        assert_eq!(config().await, before, "nothing was saved by {action}");
+        if action == "save" {
+            page = told;
+        }
+    }
+    let replaced = [("url", ""), ("agents", "agt_7"), ("events", "DENY"), ("action", "save")];
+    let replaced = maya.done("/channels/soc/edit", &typed(&given(&page), &replaced)).await;
+    assert!(replaced.body.contains("Channel soc is saved."), "{}", replaced.body);
+    let masked = format!("http://127.0.0.1:{}/...Hd6s", slack.port());
+    assert_eq!(config().await, json!({"kind": "siem", "url": masked, "agents": ["agt_7"], "events": ["DENY"]}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,7 +394,7 @@ async fn a_channel_that_the_file_hides_is_shown_and_can_be_deleted() {
     let worker = worker().await;
     let maya = Person::sign_in(&worker, "admin").await;
     let (mine, files) = (hook(&slack, HOOK), hook(&slack, OTHER_HOOK));
-    maya.done("/channels/new/slack", &[("id", "soc"), ("webhook_url", &mine), ("events", "DENY")]).await;
+    maya.done("/add-channel/slack", &[("id", "soc"), ("webhook_url", &mine), ("events", "DENY")]).await;
     let channel = format!("[[channel]]\nid = \"soc\"\nkind = \"slack\"\nwebhook_url = \"{files}\"\n");
     worker.reconfigure(&format!("{}{channel}", ["auditor", "analyst", "admin"].map(token_of).concat()));
     worker.hang_up();

@@ -53,7 +53,7 @@ mod tests {
     fn what_was_typed_is_opened_for_who_typed_it_where_it_was_typed_and_not_for_long() {
         let (key, now) = (Key::random().unwrap(), Timestamp::from_unix_millis(1_780_000_000_000));
         let held = Held::from_text(r#"{"webhook_url":"https://hooks.slack.com/hush"}"#).unwrap();
-        let place = ("maya", "/channels/new/slack");
+        let place = ("maya", "/add-channel/slack");
         let sealed = seal(&key, &held, place, now);
         assert!(!sealed.is_empty() && !sealed.contains("hush") && !sealed.contains("hooks"), "{sealed}");
         let later = |seconds| now.plus(Duration::from_secs(seconds));
