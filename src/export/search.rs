@@ -214,7 +214,9 @@ impl Exporter {
         let mut log = self.broker().read(Log::Decisions, Start::At(until), End::Present);
         let mut look = Look::default();
         loop {
-            let Ok(record) = timeout_at(deadline, log.recv()).await else { return Ok((look, false)) };
+            let Ok(record) = timeout_at(deadline, log.recv()).await else {
+                return if look.records == 0 { Err(nothing_within(LOOK_MAX)) } else { Ok((look, false)) };
+            };
             let Some(record) = record else { break };
             look.take(record?, query, room);
             // Ids are of one decision each.
@@ -265,12 +267,16 @@ impl Exporter {
 
 /// What a first look gives, if that is within [`FIRST_MAX`].
 async fn in_time<T>(look: impl Future<Output = Result<T, ExportError>>) -> Result<T, ExportError> {
-    let late = |_| BrokerError {
-        what: format!("the decisions log gives nothing within {} s", FIRST_MAX.as_secs()),
+    timeout(FIRST_MAX, look).await.map_err(|_| nothing_within(FIRST_MAX))?
+}
+
+fn nothing_within(limit: Duration) -> ExportError {
+    let error = BrokerError {
+        what: format!("the decisions log gives nothing within {} s", limit.as_secs()),
         hint: "check that the broker runs, and look at its log",
         source: None,
     };
-    timeout(FIRST_MAX, look).await.map_err(late)?
+    error.into()
 }
 
 #[cfg(test)]

@@ -71,9 +71,10 @@ mod tests {
         tokio::time::advance(TRUSTED).await;
         assert_eq!(presence.now(), Thought::Unknown);
         presence.was_silent();
-        tokio::time::advance(LEFT_ALONE - Duration::from_millis(1)).await;
+        let last = Duration::from_millis(1);
+        tokio::time::advance(LEFT_ALONE.checked_sub(last).unwrap()).await;
         assert_eq!(presence.now(), Thought::Silent);
-        tokio::time::advance(Duration::from_millis(1)).await;
+        tokio::time::advance(last).await;
         assert_eq!(presence.now(), Thought::Unknown);
     }
 }

@@ -110,14 +110,14 @@ pub(super) async fn change(
     let Some(pairs) = fields_within(body, FORM_BYTES_MAX).await else { return too_large(visit) };
     let typed = field(&pairs, "kind").and_then(kind_of);
     let sheet = match Known::find(&gate, &id) {
-        Known::Here(kind, known) => match typed.filter(|_| field(&pairs, "version").is_some()) {
-            Some(typed) => Sheet::of(&gate, &caller, typed, Some(known)),
-            None => {
+        Known::Here(kind, known) => {
+            let Some(typed) = typed.filter(|_| field(&pairs, "version").is_some()) else {
                 let mut sheet = Sheet::of(&gate, &caller, kind, Some(known));
                 sheet.complaints.push(incomplete());
                 return sheet.page(visit, StatusCode::UNPROCESSABLE_ENTITY);
-            }
-        },
+            };
+            Sheet::of(&gate, &caller, typed, Some(known))
+        }
         Known::OfFile => return of_file(visit, &id),
         Known::Unheard => return unheard(visit, &id),
         // It was deleted while somebody edited it. What was typed is not lost: it becomes a new channel, if that is wanted.

@@ -305,7 +305,8 @@ async fn a_peer_that_never_stops_sending_is_heard_for_a_few_megabytes() {
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.is_ok_and(|bytes| bytes > 0) {}
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n").await.ok();
-            while stream.write_all(&[b' '; 65_536]).await.is_ok() {
+            let spaces = vec![b' '; 65_536];
+            while stream.write_all(&spaces).await.is_ok() {
                 sent.fetch_add(65_536, std::sync::atomic::Ordering::SeqCst);
             }
         }

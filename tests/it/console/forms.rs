@@ -332,7 +332,8 @@ async fn what_was_typed_for_a_channel_that_is_of_another_kind_by_now_replaces_it
     let typing = [("url", &*url), ("agents", "agt_7"), ("events", "DENY")];
     let mut page = form;
     for action in ["test", "save"] {
-        let fields = [&typed(&given(&page), &typing)[..], &[("action", action)]].concat();
+        let form = given(&page);
+        let fields = [&typed(&form, &typing)[..], &[("action", action)]].concat();
         // Who goes on from the form of before is told again, whatever is pressed.
         let told = maya.post("/channels/soc/edit", &fields).await;
         assert_eq!(told.status, 412, "{}", told.body);

@@ -37,6 +37,7 @@ pub(super) fn fields(
 /// A complaint about what people call `label`. The reader of the file speaks of keys, and leaves the subject of its sentences out.
 pub(super) fn fault(filled: &Filled, label: &str, complaint: &Complaint) -> Fault {
     const NO_SUBJECT: [&str; 8] = ["is ", "are ", "must ", "has ", "goes ", "means ", "stands ", "comes "];
+    let label = if label.is_empty() { "The channel" } else { label };
     let problem = if NO_SUBJECT.iter().any(|verb| complaint.problem.starts_with(verb)) {
         format!("{label} {}", complaint.problem)
     } else {
