@@ -249,16 +249,13 @@ pub struct DeadLettersPage {
     pub doings: Vec<Doing>,
     /// Whether there are several workers.
     pub several: bool,
+    /// How often it is looked at anew, in seconds.
+    pub live: u64,
 }
 
 impl DeadLettersPage {
     fn counted(&self) -> String {
         counted(self.count)
-    }
-
-    /// How often it is looked at anew, in seconds: counting costs, and letters do not die every second.
-    fn every(&self) -> u32 {
-        if self.doings.iter().any(|doing| doing.progress.is_some()) { 2 } else { 8 }
     }
 
     /// What the live part says, for those who do not see it.

@@ -62,15 +62,21 @@ pub struct Viewer {
 pub enum Tone {
     /// As it was meant.
     Good,
-    /// Not, or not quite.
+    /// Not quite.
+    Partly,
+    /// Not.
     Bad,
 }
 
 impl Tone {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Good, Self::Partly, Self::Bad];
+
     /// The class of its look.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
+            Self::Partly => "warn",
             Self::Bad => "bad",
         }
     }
@@ -79,7 +85,7 @@ impl Tone {
     pub const fn sign(self) -> &'static str {
         match self {
             Self::Good => "✓",
-            Self::Bad => "!",
+            Self::Partly | Self::Bad => "!",
         }
     }
 }

@@ -140,6 +140,7 @@ fn dead_letters(text: &str, frame: &dyn Fn() -> Frame) -> [String; 4] {
         missing: missing(),
         doings: vec![doing(Some((3, Some(7))), None), doing(Some((0, None)), None), doing(None, Some((short(), at())))],
         several: true,
+        live: 8,
     };
     let attempt = Attempt { at: at(), outcome: short(), status: Some(503), text: Text::long(text) };
     let page = DeadLetterPage {

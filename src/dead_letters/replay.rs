@@ -26,6 +26,9 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Failures that the report explains.
 const FAILURES_NAMED_MAX: usize = 100;
 
+/// How the notes on letters begin that did not fail.
+const SKIPPED: &str = "skipped: ";
+
 /// What a replay of one letter means.
 #[derive(Clone, Debug)]
 pub enum Plan {
@@ -118,6 +121,11 @@ impl ReplayReport {
         self.notes.extend_from_slice(&other.notes);
     }
 
+    /// Why a letter failed, of those that the notes tell of.
+    pub fn first_failure(&self) -> Option<&str> {
+        self.notes.iter().map(|(_, why)| &**why).find(|why| !why.starts_with(SKIPPED))
+    }
+
     fn note(&mut self, id: LetterId, why: impl FnOnce() -> String) {
         if self.notes.len() < FAILURES_NAMED_MAX {
             self.notes.push((id, why()));
@@ -133,11 +141,11 @@ impl ReplayReport {
         match skip {
             Skip::Expired => {
                 self.skipped_expired += 1;
-                self.note(id, || "skipped: its approval has expired".to_owned());
+                self.note(id, || format!("{SKIPPED}its approval has expired"));
             }
             Skip::NoChannel => {
                 self.skipped_no_channel += 1;
-                self.note(id, || "skipped: its channel is not in the configuration".to_owned());
+                self.note(id, || format!("{SKIPPED}its channel is not in the configuration"));
             }
             Skip::Unreadable => self.fail(id, || "its body is not a decision".to_owned()),
         }

@@ -252,6 +252,8 @@ async fn a_letter_leaves_the_store_only_when_the_broker_has_its_message() {
     broker.down.store(true, Ordering::Relaxed);
     let report = replay(false).run(&ids, |_| ()).await.unwrap();
     assert_eq!((report.replayed, report.failed, report.skipped_no_channel), (0, 300, 1));
+    let why = report.first_failure().unwrap();
+    assert!(why.contains("broker") && !why.contains("skipped"), "{why}");
     assert_eq!(store.count(&LetterFilter::default()).await.unwrap(), 301);
 
     broker.down.store(false, Ordering::Relaxed);
@@ -259,6 +261,7 @@ async fn a_letter_leaves_the_store_only_when_the_broker_has_its_message() {
     let report = replay(false).run(&ids, |report| seen.push(report.seen())).await.unwrap();
     assert_eq!((report.replayed, report.failed, report.skipped_no_channel), (300, 0, 1));
     assert_eq!((seen, report.notes.len()), (vec![256, 301], 1));
+    assert_eq!(report.first_failure(), None);
     assert_eq!(broker.published(&lane()).len(), 300);
     assert_eq!(store.count(&LetterFilter::default()).await.unwrap(), 1);
     let report = replay(false).run(&ids, |_| ()).await.unwrap();

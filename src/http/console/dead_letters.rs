@@ -10,9 +10,10 @@ use axum::{
     http::{HeaderMap, Method, StatusCode},
     response::Response,
 };
+use tokio::time::Instant;
 
 use self::choice::Choice;
-use super::{Id, Visit, decisions::asked, id_of, views::missing};
+use super::{Id, Visit, again_after, decisions::asked, id_of, views::missing};
 use crate::{
     console::{self, Block, DeadLettersPage, Doing, LetterForm, Reason, Section, Text, When},
     dead_letters::{self as store, LetterFilter},
@@ -33,6 +34,9 @@ const PATH: &str = "/dead-letters";
 const LETTERS_MAX: usize = 50;
 const CAUSES_MAX: usize = 50;
 
+/// How often the list is looked at anew, in seconds: while a worker replays or purges, and else. Letters do not die every second.
+const LIVE: (u64, u64) = (2, 8);
+
 /// For how long it is told what was done to them last.
 const TOLD: std::time::Duration = std::time::Duration::from_mins(10);
 
@@ -48,7 +52,7 @@ pub(super) async fn list(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let visit = Visit::new(&gate, &caller, &headers);
+    let (began, visit) = (Instant::now(), Visit::new(&gate, &caller, &headers));
     let choice = match Choice::of_query(query.as_deref().unwrap_or_default()) {
         Ok(choice) => choice,
         Err(error) => return not_understood(visit, &error),
@@ -64,7 +68,10 @@ pub(super) async fn list(
     };
     let Heard { of: workers, unheard } = causes;
     let several = workers.len() > 1 || !unheard.is_empty() || !listed.unheard.is_empty();
-    let doings = workers.iter().filter_map(|(name, grouped)| doing(name, grouped.errand.as_ref()?, now)).collect();
+    let doings = workers.iter().filter_map(|(name, grouped)| doing(name, grouped.errand.as_ref()?, now));
+    let doings: Vec<Doing> = doings.collect();
+    let is_busy = doings.iter().any(|doing| doing.progress.is_some());
+    let live = again_after(began, if is_busy { LIVE.0 } else { LIVE.1 });
     let all = letters::together(workers.into_iter().map(|(_, grouped)| grouped));
     let count = all.iter().map(|cause| cause.count).sum();
     let more_causes = all.len().saturating_sub(CAUSES_MAX);
@@ -103,6 +110,7 @@ pub(super) async fn list(
             missing: missing(unheard.iter().chain(&listed.unheard)),
             doings,
             several,
+            live,
         })
     })
 }

@@ -15,7 +15,7 @@ use axum::{
 use tokio::time::Instant;
 use url::form_urlencoded::{Serializer, parse};
 
-use super::{Id, Visit, id_of};
+use super::{Id, Visit, again_after, id_of};
 use crate::{
     console::{
         self, Asked, Became, Block, DecisionPage, Decisions, DecisionsPage, Lane, Last, NoticePage, Outcome, Row,
@@ -36,11 +36,8 @@ const REASONS_MAX: usize = 50;
 /// How many decisions a page of the list has.
 const LIST: usize = 50;
 
-/// How often the list is looked at anew, and how much longer than the look itself that is: a search that takes long is not to be
-/// all that the broker does.
-const LIVE_MIN: u64 = 5;
-const LIVE_MAX: u64 = 60;
-const LIVE_TIMES: u64 = 10;
+/// How often the list is looked at anew, in seconds, where a search is short.
+const LIVE: u64 = 5;
 
 /// Where the dead letters of a decision are looked for.
 const LETTERS: &str = "/dead-letters?decision=";
@@ -197,7 +194,7 @@ pub(super) async fn list(
         looked_back_to: page.looked_back_to.map(|at| When::new(at, now)),
     });
     let changes = found.is_ok() && wish.before.is_none() && wish.asked.until.is_none();
-    let live = changes.then(|| (began.elapsed().as_secs() * LIVE_TIMES).clamp(LIVE_MIN, LIVE_MAX));
+    let live = changes.then(|| again_after(began, LIVE));
     let mut rest = Serializer::new(String::new());
     wish.filters(&mut rest);
     let rest = rest.finish();

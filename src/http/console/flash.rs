@@ -53,6 +53,6 @@ pub(super) fn read(key: &Key, headers: &HeaderMap) -> Option<Flash> {
     let (_, sealed) = ours.next().filter(|(_, sealed)| sealed.len() <= BYTES_MAX)?;
     let plain = key.open(PURPOSE, NAME, sealed)?;
     let (tone, text) = std::str::from_utf8(&plain).ok()?.split_once(':')?;
-    let tone = [Tone::Good, Tone::Bad].into_iter().find(|one| one.as_str() == tone)?;
+    let tone = Tone::ALL.into_iter().find(|one| one.as_str() == tone)?;
     Some(Flash { tone, text: Text::long(text) })
 }

@@ -288,13 +288,13 @@ impl<'a> Sheet<'a> {
         match channel_changes::put_channel(inside, self.caller, id.as_str(), &channel, condition).await {
             Ok(Put { created, warnings }) => {
                 let done = if created { "is made. Test it to see a card arrive" } else { "is saved" };
-                let label = |key: &str| self.filled.field_of(key).map_or("The channel", |field| field.label);
+                let label = |key: &str| self.filled.field_of(key).map_or("", |field| field.label);
                 let warned = |one: &Complaint| {
                     let Fault { problem, hint } = showing::fault(&self.filled, label(&one.key), one);
                     [String::from(" But: "), format!("{problem}. {hint}")]
                 };
                 let warned: String = warnings.iter().flat_map(warned).collect();
-                let tone = if warnings.is_empty() { Tone::Good } else { Tone::Bad };
+                let tone = if warnings.is_empty() { Tone::Good } else { Tone::Partly };
                 lead(self.gate, &channels::path(id.as_str()), tone, &format!("Channel {id} {done}.{warned}"))
             }
             Err(refusal) => self.refused(visit, refusal),

@@ -30,6 +30,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use tokio::time::Instant;
 
 use super::{
     access, catalogue,
@@ -132,6 +133,16 @@ fn page(status: StatusCode, html: String) -> Response {
         (header::REFERRER_POLICY, "same-origin"),
     ];
     (status, headers, html).into_response()
+}
+
+/// The longest that a page waits until it is looked at anew, in seconds, and how many times as long as a look takes that is at least:
+/// a search is not to be all that a broker does, nor counting all that a store does.
+const AGAIN_MAX: u64 = 60;
+const AGAIN_TIMES: u64 = 10;
+
+/// After how many seconds a page is looked at anew that has taken since `began`; `least` where that is short.
+fn again_after(began: Instant, least: u64) -> u64 {
+    (began.elapsed().as_secs() * AGAIN_TIMES).clamp(least, AGAIN_MAX)
 }
 
 /// Leads to a page of ours, which says what has been done.

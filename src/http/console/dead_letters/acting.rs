@@ -183,6 +183,9 @@ fn told(deed: Deed, done: &[Done]) -> (Tone, String) {
     let letters =
         |count: u64| format!("{} {}", grouped(count), if count == 1 { "dead letter" } else { "dead letters" });
     let mut sentences = match deed {
+        Deed::Purge if purged == 0 && failures.is_empty() => {
+            vec![String::from("Purged nothing: they were gone already.")]
+        }
         Deed::Purge => vec![format!("Purged {}.", letters(purged))],
         Deed::Replay => vec![format!("Replayed {}.", letters(report.replayed))],
     };
@@ -196,13 +199,21 @@ fn told(deed: Deed, done: &[Done]) -> (Tone, String) {
     sentences.extend(
         parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", grouped(count))),
     );
-    let well = failures.is_empty() && report.failed == 0;
+    let why = report.first_failure().filter(|_| report.failed > 0);
+    sentences.extend(why.map(|why| format!("The first failure: {}.", why.trim_end_matches('.'))));
+    let nothing = report.replayed + purged == 0;
+    let not_all = nothing || report.skipped_expired + report.skipped_no_channel + report.unreadable > 0;
+    let tone = match failures.is_empty() && report.failed == 0 {
+        true if not_all => Tone::Partly,
+        true => Tone::Good,
+        false => Tone::Bad,
+    };
     let more = failures.len().saturating_sub(NAMED_MAX);
     sentences.extend(failures.into_iter().take(NAMED_MAX).map(|failure| format!("{failure}.")));
     if more > 0 {
         sentences.push(format!("And {more} more workers failed."));
     }
-    (if well { Tone::Good } else { Tone::Bad }, sentences.join(" "))
+    (tone, sentences.join(" "))
 }
 
 const fn shown(deed: Deed) -> console::Deed {
