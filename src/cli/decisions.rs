@@ -56,7 +56,7 @@ Examples:
   One day as CSV, straight from RabbitMQ, as the configuration says:
     interven-alerts decisions export --format csv --since 2026-06-01 --until 2026-06-02 \\
       --out day.csv
-  What was graver than HIGH about one tool, from the embedded broker of a stopped worker:
+  What was HIGH or above about one tool, from the embedded broker of a stopped worker:
     interven-alerts decisions export --min-severity HIGH --tool 'github.*' --data-dir data
   Into Splunk:
     interven-alerts decisions export --format splunk --since 1h \\
@@ -90,7 +90,7 @@ struct ExportArgs {
     /// Just these severities: LOW, MEDIUM, HIGH, CRITICAL (repeatable, or with commas)
     #[arg(long, value_name = "SEVERITY", value_delimiter = ',')]
     severity: Vec<Severity>,
-    /// This severity or a graver one
+    /// This severity or above
     #[arg(long, value_name = "SEVERITY")]
     min_severity: Option<Severity>,
     /// Of this agent: an id or a name, * stands for any text (repeatable)
