@@ -95,8 +95,9 @@ impl Discord {
         let kept = webhook.query().unwrap_or_default().split('&');
         let kept = kept.filter(|pair| !pair.is_empty() && *pair != "wait" && !pair.starts_with("wait="));
         let query = kept.chain(["wait=true"]).collect::<Vec<_>>().join("&");
+        let configured = webhook.clone();
         webhook.set_query(Some(&query));
-        Self { endpoint: Endpoint::new(webhook), headers, token }
+        Self { endpoint: Endpoint::new(webhook).known_as(&configured), headers, token }
     }
 
     fn parcel(&self, message: &Message<'_>) -> Parcel {

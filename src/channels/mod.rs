@@ -209,27 +209,43 @@ pub struct Parcel {
 
 /// The URL of an endpoint. It is a secret (it often holds a token), so it prints masked. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint(Arc<url::Url>);
+pub struct Endpoint {
+    url: Arc<url::Url>,
+    /// The URL of the configuration, where a kind adds something of its own behind it: people know that one, and of the other they
+    /// would be shown our addition.
+    known_as: Option<Arc<url::Url>>,
+}
 
 impl Endpoint {
     /// An endpoint at `url`, whose scheme and host the configuration has checked.
     pub fn new(url: url::Url) -> Self {
-        Self(Arc::new(url))
+        Self { url: Arc::new(url), known_as: None }
+    }
+
+    /// The same endpoint, shown as the URL that the configuration has.
+    #[must_use]
+    pub fn known_as(self, configured: &url::Url) -> Self {
+        Self { known_as: Some(Arc::new(configured.clone())), ..self }
     }
 
     /// The URL itself, for the socket.
     pub fn expose(&self) -> &url::Url {
-        &self.0
+        &self.url
     }
 
-    /// The URL as a secret, for masking and scrubbing.
+    /// The URL as a secret, for scrubbing.
     pub fn secret(&self) -> Secret {
-        Secret::new(self.0.as_str())
+        Secret::new(self.url.as_str())
+    }
+
+    /// What may be shown of it.
+    pub fn masked(&self) -> String {
+        Secret::new(self.known_as.as_ref().unwrap_or(&self.url).as_str()).masked_url()
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.secret().masked_url())
+        f.write_str(&self.masked())
     }
 }

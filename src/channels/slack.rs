@@ -61,6 +61,9 @@ const API: &str = "https://slack.com/api";
 /// The longest plain message, in characters: what Slack recommends for `text`.
 const TEXT_CHARS_MAX: usize = 4_000;
 
+/// How long the signing secrets are that Slack makes: 16 bytes in hexadecimal digits, as the pages of apps show them.
+const SIGNING_SECRET_DIGITS: usize = 32;
+
 /// Hostile text is counted after escaping, in UTF-16 units: whatever Slack counts is never more. The backtick would end the span.
 const MARKUP: Markup = Markup {
     strong: ("*", "*"),
@@ -121,8 +124,8 @@ impl Slack {
     /// A channel behind `door`.
     pub fn new(door: Door, interactivity: Interactivity) -> Result<Self, SlackError> {
         let mut headers = json_headers();
-        let (url, update, bot) = match door {
-            Door::Webhook(url) => (url, None, None),
+        let (endpoint, update, bot) = match door {
+            Door::Webhook(url) => (Endpoint::new(url), None, None),
             Door::Bot { api, token, channel } => {
                 let mut bearer =
                     HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| SlackError::Token)?;
@@ -130,12 +133,13 @@ impl Slack {
                 headers.insert(header::AUTHORIZATION, bearer);
                 let method = |name: &str| {
                     let url = format!("{}/{name}", api.as_str().trim_end_matches('/'));
-                    Url::parse(&url).map_err(|_| SlackError::Api)
+                    let url = Url::parse(&url).map_err(|_| SlackError::Api)?;
+                    Ok(Endpoint::new(url).known_as(&api))
                 };
                 (method("chat.postMessage")?, Some(method("chat.update")?), Some((channel, token)))
             }
         };
-        Ok(Self { endpoint: Endpoint::new(url), update: update.map(Endpoint::new), headers, bot, interactivity })
+        Ok(Self { endpoint, update, headers, bot, interactivity })
     }
 
     /// What clicks on its cards are held against.
@@ -352,6 +356,12 @@ fn meaning(code: &str) -> Option<Meaning> {
     })
 }
 
+/// Whether a signing secret has the form of those that Slack makes. Nothing promises that form, so another one is no fault.
+fn looks_like_slacks(secret: &Secret) -> bool {
+    let digits = secret.expose().as_bytes();
+    digits.len() == SIGNING_SECRET_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
+}
+
 fn build(settings: &mut Settings<'_>) -> Option<Built> {
     let webhook = settings.url("webhook_url");
     let token = settings.secret("bot_token");
@@ -361,19 +371,24 @@ fn build(settings: &mut Settings<'_>) -> Option<Built> {
         let read = |one: &String| match one.parse::<Approver>() {
             Ok(approver) => Some(approver),
             Err(error) => {
-                let hint = "give member ids, as in [\"U024BE7LH\"], with the workspace for one of another: \"T012AB3C4/U024BE7LH\"";
+                let hint = "give member ids, as in U024BE7LH, with the workspace for one of another, as in T012AB3C4/U024BE7LH";
                 settings.fault("approvers", error.to_string(), hint);
                 None
             }
         };
         list.iter().filter_map(read).collect()
     });
-    let mut interactivity =
-        Interactivity { signing_secrets: settings.secrets("signing_secret"), approvers, ..Interactivity::default() };
+    let signing_secrets = settings.secrets("signing_secret");
+    if !signing_secrets.iter().all(looks_like_slacks) {
+        let problem =
+            format!("does not look like one of Slack's, which are {SIGNING_SECRET_DIGITS} hexadecimal digits");
+        settings.warn("signing_secret", problem, "copy the Signing Secret of the app's Basic Information once more");
+    }
+    let mut interactivity = Interactivity { signing_secrets, approvers, ..Interactivity::default() };
     if let Some(hosts) = settings.texts("response_hosts") {
         if let Some(bad) = hosts.iter().find(|host| host.is_empty() || host.contains(['/', '@', '?', '#', ' '])) {
             let problem = format!("`{bad}` is not a host");
-            settings.fault("response_hosts", problem, "list host names alone, as in [\"hooks.slack.com\"]");
+            settings.fault("response_hosts", problem, "list host names alone, as in hooks.slack.com");
         }
         interactivity.response_hosts = hosts;
     }
@@ -398,7 +413,7 @@ fn build(settings: &mut Settings<'_>) -> Option<Built> {
         (false, true) => {
             if name.is_none() && !settings.has("channel") {
                 let problem = String::from("`bot_token` is given without `channel`");
-                settings.fault("channel", problem, "give the id of the Slack channel, as in \"C024BE91L\"");
+                settings.fault("channel", problem, "give the id of the Slack channel, as in C024BE91L");
             }
             let api = api.or_else(|| Url::parse(API).ok())?;
             Door::Bot { api, token: token?, channel: name? }

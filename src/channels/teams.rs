@@ -342,7 +342,7 @@ fn build(settings: &mut Settings<'_>) -> Option<Built> {
         settings.fault(
             "webhook_url",
             problem,
-            "make a Workflow in Teams and use its URL, or set `allow_retired = true`",
+            "make a Workflow in Teams and use its URL, or set `allow_retired` to true",
         );
         return None;
     }

@@ -139,7 +139,7 @@ impl Telegram {
             return Err(TelegramError::Token);
         }
         let url = format!("{}/bot{}/sendMessage", api.as_str().trim_end_matches('/'), token.expose());
-        let endpoint = Endpoint::new(Url::parse(&url).map_err(|_| TelegramError::Api)?);
+        let endpoint = Endpoint::new(Url::parse(&url).map_err(|_| TelegramError::Api)?).known_as(api);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self { endpoint, headers, token, chat })
@@ -359,7 +359,7 @@ fn build(settings: &mut Settings<'_>) -> Option<Built> {
     let hint = "ask @BotFather for it with /newbot, or /token for an old bot";
     let token = settings.require_secret("bot_token", hint);
     let api = settings.url("api_url").or_else(|| Url::parse(API).ok())?;
-    let hint = "give the number from getUpdates (groups are negative), or \"@name\" of a public channel";
+    let hint = "give the number from getUpdates (groups are negative), or @name of a public channel";
     let chat = match settings.json("chat_id") {
         Some(serde_json::Value::Number(number)) => number.to_string().parse(),
         Some(serde_json::Value::String(text)) => text.parse(),
@@ -367,7 +367,7 @@ fn build(settings: &mut Settings<'_>) -> Option<Built> {
         // `chat_id_file`, or a value that is a fault already.
         None if settings.has("chat_id") => settings.text("chat_id")?.parse(),
         None => {
-            settings.fault("chat_id", String::from("`chat_id` is missing"), hint);
+            settings.fault("chat_id", String::from("is missing"), hint);
             return None;
         }
     };

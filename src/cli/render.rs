@@ -68,7 +68,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     if args.json {
         let body = serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into());
         let headers = show_headers(&parcel, &scrubber);
-        let endpoint = parcel.endpoint.secret().masked_url();
+        let endpoint = parcel.endpoint.masked();
         return shell.print_json(&Shown {
             channel: channel.id.as_str(),
             kind: channel.kind.name,

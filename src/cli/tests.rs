@@ -138,7 +138,7 @@ rate_limit = \"often\"
     for part in [
         "1 | data_dir = *****\n",
         "prefetch = \"many\"\n",
-        "write prefetch = N without quotes, N from 1 to 65535\n",
+        "write one from 1 to 65535, without quotes\n",
         "listen = \"localhost:80\"\n",
         "public_url = \"alerts.example.com\"\n",
         "sha256 = \"***_****\"\n",

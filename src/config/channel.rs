@@ -122,11 +122,11 @@ pub(super) fn read_filter(s: &mut Settings<'_>) -> Option<Filter> {
         ("agents", agents.as_ref().is_some_and(Vec::is_empty)),
     ];
     for (key, _) in never.into_iter().filter(|(_, never)| *never) {
-        s.warn_shown(
-            key,
-            "is an empty list, so no decision ever matches".to_owned(),
-            "leave the key out for its default",
-        );
+        let hint = match key {
+            "events" => "list those that it is to be told of: DENY, REQUIRE_APPROVAL and INCIDENT are the default",
+            _ => "list some, or write * for all",
+        };
+        s.warn_shown(key, "has nothing in it, so no decision ever matches".to_owned(), hint);
     }
     for (key, patterns) in [("tools", &tools), ("agents", &agents)] {
         let padded = |pattern: &Pattern| pattern.as_str().trim() != pattern.as_str();
@@ -168,7 +168,7 @@ fn read_digest(s: &mut Settings<'_>) -> Option<DigestPlan> {
     let over = s.integer("over", 1..=1_000_000).and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new);
     if enabled && over.is_some_and(|over| over > DIGEST_OVER_MAX) {
         let problem = format!("is more than the {DIGEST_OVER_MAX} that a lane looks at, so this channel never folds");
-        s.warn_shown("over", problem, "write enabled = false if that is meant, or a smaller number");
+        s.warn_shown("over", problem, "set `enabled` to false if that is meant, or write a smaller number");
     }
     enabled.then_some(DigestPlan { over: over.unwrap_or(DIGEST_OVER) })
 }
@@ -197,7 +197,7 @@ fn read_pace(s: &mut Settings<'_>) -> Pace {
         Some(text) if text == "none" => Limit::Lifted,
         Some(text) => parse_rate(&text).map_or_else(
             || {
-                let hint = "write it as rate_limit = \"1/s\", \"20/min\" or \"5/2s\" (at most 24h), or \"none\"";
+                let hint = "write it as 1/s, 20/min or 5/2s (at most 24h), or none for no limit";
                 s.fault_shown("rate_limit", "is not a rate".to_owned(), hint);
                 Limit::Faulty
             },

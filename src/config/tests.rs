@@ -244,10 +244,10 @@ fn one_run_reports_every_fault_with_its_line() {
         suggestions,
         [
             "did you mean `data_dir`?",
-            "did you mean \"chat\"?",
+            "did you mean chat?",
             "did you mean `webhook_url`?",
-            "did you mean \"DENY\"?",
-            "did you mean \"HIGH\"?",
+            "did you mean DENY?",
+            "did you mean HIGH?",
         ]
     );
 }
@@ -277,9 +277,9 @@ fn what_looks_wrong_but_works_is_a_warning() {
 3 broker.declare: means nothing to the embedded broker
 4 http: `http.public_url` is missing: links in cards point to http://localhost:8080
 5 http.listen: is reachable from elsewhere, but nobody has a token
-10 channel.a.events: is an empty list, so no decision ever matches
+10 channel.a.events: has nothing in it, so no decision ever matches
 11 channel.a.tools: has a pattern that begins or ends with a space, which counts
-12 channel.a.agents: is an empty list, so no decision ever matches
+12 channel.a.agents: has nothing in it, so no decision ever matches
 ";
     assert_eq!(shown(&warnings), expected);
 }

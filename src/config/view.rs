@@ -70,7 +70,7 @@ pub fn view(channel: &ChannelPlan, links: &Links, now: Timestamp) -> View {
         min_severity: channel.filter.min_severity.as_str(),
         tools: patterns(&channel.filter.tools),
         agents: patterns(&channel.filter.agents),
-        endpoint: endpoint.secret().masked_url(),
+        endpoint: endpoint.masked(),
         rate_limit: show_pace(&channel.pace),
         timeout: show_duration(channel.timeout),
         concurrency: channel.concurrency.get(),

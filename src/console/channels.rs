@@ -3,6 +3,7 @@
 use askama::Template;
 
 use super::{Frame, Missing, Section, Text, When};
+use crate::model::verdict::Outcome;
 
 /// How a channel's lane does, as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +210,26 @@ pub struct ChannelPage {
     pub may_change: bool,
 }
 
+/// An outcome of a try, which is a word of metrics and logs, in words for people.
+fn meaning_of(outcome: &str) -> &'static str {
+    match Outcome::ALL.into_iter().find(|one| one.as_str() == outcome) {
+        Some(Outcome::Delivered) => "the endpoint has it",
+        Some(Outcome::Accepted) => "the platform queued it and promises no more",
+        Some(Outcome::TryLater) => "a failure that time may mend",
+        Some(Outcome::Throttled) => "too many for the endpoint",
+        Some(Outcome::Refused) => "the endpoint does not take this one",
+        Some(Outcome::Broken) => "the endpoint takes nothing until somebody acts",
+        None => "",
+    }
+}
+
 impl ChannelPage {
+    /// What the tries came to, where they came to it at all: the outcome, what it means, and how often.
+    fn tries(&self) -> Vec<(&Text, &'static str, u64)> {
+        let came = self.attempts.iter().filter(|(_, count)| *count > 0);
+        came.map(|(outcome, count)| (outcome, meaning_of(outcome.as_str()), *count)).collect()
+    }
+
     /// Where the decisions are that it wants: the page of the decisions knows no patterns of tools, so those are left out.
     fn decisions(&self) -> String {
         let events = self.channel.events.iter().map(|event| ("decision", event.as_str()));

@@ -184,6 +184,8 @@ pub struct FormPage {
     pub faults: Vec<Fault>,
     /// What somebody did meanwhile.
     pub meanwhile: Option<Text>,
+    /// Whether a test was asked for, and not to save it.
+    pub testing: bool,
     /// What people call the kind that the channel is of by now, where that is another one: to save the form replaces it.
     pub replaces: Option<&'static str>,
     /// What came of a test.
@@ -205,9 +207,10 @@ impl FormPage {
 
     /// How many things are wrong, in words.
     fn how_many(&self) -> String {
+        let done = if self.testing { "sent" } else { "saved" };
         match self.faulty().len() + self.faults.len() {
-            1 => String::from("Nothing was saved: there is 1 problem"),
-            count => format!("Nothing was saved: there are {count} problems"),
+            1 => format!("Nothing was {done}: there is 1 problem"),
+            count => format!("Nothing was {done}: there are {count} problems"),
         }
     }
 

@@ -227,6 +227,7 @@ fn form(frame: Frame, aim: Aim, text: &str) -> FormPage {
         more: vec![field(("more", Control::Switch { on: false }))],
         faults: vec![fault(text)],
         meanwhile: Some(Text::long(text)),
+        testing: false,
         replaces: matches!(aim, Aim::Change { .. }).then_some("Discord"),
         aim,
         tried: Some(tried),
@@ -371,4 +372,26 @@ fn the_keyboard_goes_through_a_page_as_it_is_read() {
             assert!(page.contains(&format!("id=\"{to}\"")), "{to} is not in {page}");
         }
     }
+}
+
+#[test]
+fn tries_are_told_with_what_they_mean_and_those_that_never_were_are_left_out() {
+    let page = |attempts: &[(&str, u64)]| {
+        html(&ChannelPage {
+            frame: Frame::bare("soc"),
+            channel: channel("soc", Lane::Flowing),
+            views: Views::default(),
+            policy: Vec::new(),
+            attempts: attempts.iter().map(|(outcome, count)| (Text::short(outcome), *count)).collect(),
+            changed: None,
+            shadows: false,
+            may_act: false,
+            may_change: false,
+        })
+    };
+    let told = page(&[("delivered", 2), ("try_later", 0), ("of_a_newer_worker", 1)]);
+    assert!(told.contains("<code>delivered</code> <span class=\"hint\">the endpoint has it</span>"), "{told}");
+    assert!(told.contains("<code>of_a_newer_worker</code></li>") && !told.contains("try_later"), "{told}");
+    let never = page(&[("delivered", 0)]);
+    assert!(never.contains("None yet.") && !never.contains("<code>delivered</code>"), "{never}");
 }

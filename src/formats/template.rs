@@ -101,7 +101,7 @@ impl TemplateError {
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::NotAnObject | Self::NotJson(_) => {
-                "write an object, such as { id = \"{{id}}\", who = \"{{agent.name}}\" }"
+                r#"write an object, such as {"id": "{{id}}", "who": "{{agent.name}}"}"#
             }
             Self::Unclosed(_) | Self::Unnamed(_) => {
                 "write {{field}} or {{field.inner}} with the decision's field names"

@@ -160,6 +160,82 @@ fn what_is_no_header_is_complained_about_without_being_shown() {
     assert_eq!(sent.field_of("header").map(|field| field.key), None);
 }
 
+/// What people write where something else is wanted.
+const WRONG: [&str; 12] =
+    ["", "?", "0", "30", "-1", "1,5", "fast", "a b", "my key: x", "\"30s\"", "[\"U024BE7LH\"]", "{ id = \"{{id}}\" }"];
+
+/// The examples in a hint: what somebody would copy from it.
+fn examples(hint: &str) -> Vec<String> {
+    let behind = ["write it as ", "as in ", "such as "].into_iter().flat_map(|mark| hint.split(mark).skip(1));
+    let example = |rest: &str| {
+        let ends = [", ", "; ", " (", " or "].into_iter().filter_map(|end| rest.find(end));
+        let json = rest.starts_with('{').then(|| rest.rfind('}').map(|end| end + 1)).flatten();
+        rest[..json.or_else(|| ends.min()).unwrap_or(rest.len())].to_owned()
+    };
+    behind.map(example).collect()
+}
+
+/// What is wrong at `field` of the form of `channel`, where somebody types `text` there.
+fn wrong_with(channel: &Map<String, Value>, field: &Field, text: &str) -> Vec<Complaint> {
+    let (kind, typed) = (of(channel), Filled::of(of(channel), channel));
+    let mut pairs = as_sent(&typed);
+    for (key, value) in &mut pairs {
+        if let Some(Entry::One(Hush::Kept(typed))) = entry_of(&typed, key) {
+            *value = typed;
+        }
+    }
+    pairs.retain(|(key, _)| key != field.key);
+    pairs.push((field.key.to_owned(), text.to_owned()));
+    let sent = Filled::sent(kind, &pairs, &Held::default(), None);
+    let read = draft::read(&id(), &sent.channel(), &Egress::default(), None);
+    let all = sent.complaints().iter().cloned().chain(read.err().unwrap_or_default());
+    all.filter(|one| sent.field_of(&one.key).is_some_and(|about| about.key == field.key)).collect()
+}
+
+#[test]
+fn whoever_does_what_a_hint_says_in_the_field_that_it_stands_at_is_not_refused_for_it() {
+    let mut tried = std::collections::BTreeSet::new();
+    for channel in everything() {
+        let is_typed = |field: &&Field| {
+            !matches!(field.input, Input::Switch { .. } | Input::Choice { .. } | Input::Several { .. })
+        };
+        for (field, wrong) in
+            config::form::fields(of(&channel)).filter(is_typed).flat_map(|field| WRONG.map(|wrong| (field, wrong)))
+        {
+            let complaints = wrong_with(&channel, field, wrong);
+            for Complaint { hint, .. } in &complaints {
+                assert!(!hint.contains(" = ") && !hint.contains("[\""), "{}: written for the file: {hint}", field.key);
+                for example in examples(hint) {
+                    tried.insert(field.key);
+                    // What was wrong besides may stay so.
+                    let known = |one: &Complaint| one.hint != *hint && complaints.contains(one);
+                    let left = wrong_with(&channel, field, &example);
+                    assert!(left.iter().all(known), "{}: {hint}: {example}: {left:?}", field.key);
+                }
+            }
+        }
+    }
+    let expected = [
+        "approvers",
+        "batch.bytes",
+        "batch.wait",
+        "bot_token",
+        "canary",
+        "channel",
+        "headers",
+        "rate_limit",
+        "response_hosts",
+        "retry.first",
+        "retry.longest",
+        "retry.max_age",
+        "template",
+        "timeout",
+        "url",
+        "webhook_url",
+    ];
+    assert!(expected.iter().all(|key| tried.contains(key)), "{tried:?}");
+}
+
 proptest! {
     #[test]
     fn whatever_is_sent_is_the_same_when_it_is_shown_and_sent_again(

@@ -49,7 +49,7 @@ pub async fn try_channel(
 ) -> Report {
     let occasion = Occasion { now, links, detour: None };
     let parcel = channel.channel.render(sample, &occasion);
-    let endpoint = parcel.endpoint.secret().masked_url();
+    let endpoint = parcel.endpoint.masked();
     let began = Instant::now();
     let (status, said, verdict) = match post.post(parcel, channel.timeout.min(limit)).await {
         Ok(reply) => (Some(reply.status.as_u16()), explain(&reply), channel.channel.judge(&reply)),

@@ -58,7 +58,7 @@ impl RetryPlanError {
     pub fn hint(self) -> &'static str {
         match self {
             Self::NoAttempt => "set `attempts` to 1 or more",
-            Self::Zero => "set `first`, `longest` and `max_age` to durations such as \"1s\"",
+            Self::Zero => "set `first`, `longest` and `max_age` to durations such as 1s",
             Self::FirstAboveLongest => "lower `first` or raise `longest`",
         }
     }

@@ -112,16 +112,16 @@ z = \"x\"
 3:5 c: is empty / set the variable or fill the file it comes from
 4:5 d: `${` is not followed by a variable's name and `}` / write ${NAME} with letters, digits and _, or $${ for a literal ${
 5:10 number: must be from 1 to 16 / write a number in this range
-6:8 wait: is not a duration / write it as wait = \"30s\"; units are ms, s, m, h, d, and 1h30m is fine
-7:8 size: is not a size / write it as size = \"900KB\"; units are B, KB, KiB, MB, MiB, GB, GiB
-8:10 choice: `gzib` is not one of none, gzip / did you mean \"gzip\"?
+6:8 wait: is not a duration / write it as 30s; units are ms, s, m, h, d, and 1h30m is one, too
+7:8 size: is not a size / write it as 0B; units are B, KB, KiB, MB, MiB, GB, GiB
+8:10 choice: `gzib` is not one of none, gzip / did you mean gzip?
 9:7 url: plain http would show secrets and decisions to everyone on the way / write https://, or set `allow_http = true` in [egress]
 10:8 meta: this address is forbidden by [egress] (cloud metadata and link-local always are) / point it at another host, or look at `deny` in [egress]
 11:10 mapped: this address is forbidden by [egress] (cloud metadata and link-local always are) / point it at another host, or look at `deny` in [egress]
-12:7 ftp: must be an http or https URL / write it as https://host/path; characters such as @ / # in a password stand as %40 %2F %23
+12:7 ftp: must be an http or https URL / write it as https://host/path; in a password, @ / # stand as %40 %2F %23
 13:1 nmber: is not a key that is known here / did you mean `number`?
 14:1 inner.x: is missing / name it
-15:5 inner.z: must be a whole number, not a string / write z = N without quotes, N from 0 to 1";
+15:5 inner.z: must be a whole number, not a string / write one from 0 to 1, without quotes";
     assert_eq!(shown(&reading.faults).join("\n"), expected);
 }
 

@@ -11,6 +11,10 @@ use super::{
 };
 use crate::model::Secret;
 
+/// What hints show, where it may be written.
+const EXAMPLE_DURATION: Duration = Duration::from_secs(30);
+const EXAMPLE_SIZE: u64 = 900_000;
+
 impl Settings<'_> {
     /// The text at `key`, if it is there.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
@@ -60,7 +64,7 @@ impl Settings<'_> {
     pub fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.ask(key, false)?;
         let Some(number) = value.get_ref().as_integer() else {
-            let example = format!("{key} = N without quotes, N from {} to {}", range.start(), range.end());
+            let example = format!("one from {} to {}, without quotes", range.start(), range.end());
             self.wrong_type(key, value, harmless(value), "a whole number", &example);
             return None;
         };
@@ -88,7 +92,10 @@ impl Settings<'_> {
     pub fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let text = self.string(key)?;
         let Some(duration) = parse_duration(&text.value) else {
-            let hint = format!("write it as {key} = \"30s\"; units are ms, s, m, h, d, and 1h30m is fine");
+            // Whoever writes it just so is not to be refused once more.
+            let example = Some(EXAMPLE_DURATION).filter(|example| range.contains(example)).unwrap_or(*range.start());
+            let example = show_duration(example);
+            let hint = format!("write it as {example}; units are ms, s, m, h, d, and 1h30m is one, too");
             self.fault_showing(key, &text.span, "is not a duration".to_owned(), &hint);
             return None;
         };
@@ -125,7 +132,9 @@ impl Settings<'_> {
             (parse_size(&text.value), text.span)
         };
         let Some(size) = size else {
-            let hint = format!("write it as {key} = \"900KB\"; units are B, KB, KiB, MB, MiB, GB, GiB");
+            let example =
+                show_size(Some(EXAMPLE_SIZE).filter(|example| range.contains(example)).unwrap_or(*range.start()));
+            let hint = format!("write it as {example}; units are B, KB, KiB, MB, MiB, GB, GiB");
             self.fault_showing(key, &span, "is not a size".to_owned(), &hint);
             return None;
         };
@@ -169,7 +178,7 @@ impl Settings<'_> {
         self.hide(key, Hidden::Url);
         let text = self.string(key)?;
         self.notes.remember(Secret::new(text.value.as_str()));
-        let hint = "write it as https://host/path; characters such as @ / # in a password stand as %40 %2F %23";
+        let hint = "write it as https://host/path; in a password, @ / # stand as %40 %2F %23";
         let url = self.parse_url(key, &text, Show::Key, hint)?;
         let egress = self.notes.egress.borrow().clone();
         if url.scheme() == "http" && !egress.allow_http && !is_loopback(&url) {
@@ -262,7 +271,7 @@ fn not_one_of(text: &str, outside: bool, choices: &[&'static str]) -> (String, S
     };
     let meant = super::tables::nearest(text, choices.iter().copied()).filter(|_| !outside);
     let hint = match meant {
-        Some(choice) => format!("did you mean \"{choice}\"?"),
+        Some(choice) => format!("did you mean {choice}?"),
         None => format!("write one of {}", choices.join(", ")),
     };
     (format!("{quoted} is not one of {}", choices.join(", ")), hint)

@@ -31,6 +31,8 @@ fn discord_is_always_asked_to_wait_and_the_thread_is_kept() {
         let discord = Discord::new(url(&format!("{base}{given}")));
         assert_eq!(discord.endpoint.expose().as_str(), format!("{base}{posted}"));
     }
+    // What is shown is the URL that the operator knows, and not what we add to it.
+    assert_eq!(discord().endpoint.masked(), "https://discord.com/...ijkl");
 }
 
 #[test]

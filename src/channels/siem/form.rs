@@ -10,7 +10,7 @@ pub(super) static FORM: Form = Form {
         "Format: CEF for ArcSight and QRadar, OCSF for most others, JSON for whatever you make of it.",
         "Envelope: splunk for HEC, datadog for Logs, sumo for an HTTP source; none sends the format bare.",
         "Headers: add Authorization: Splunk HEC-TOKEN, DD-API-KEY: KEY, or what your endpoint asks for.",
-        "Events: most people send all but ALLOW.",
+        "Events: most people send all but ALLOW. SANITIZE is not ticked unless you tick it.",
     ],
     fields: &[
         Field::new("url", "URL", Input::Url)

@@ -47,7 +47,7 @@ impl HeaderError {
     /// What the operator can do about it.
     pub(super) fn hint(&self) -> &'static str {
         match self {
-            Self::Name { .. } => "write a name such as Authorization or DD-API-KEY",
+            Self::Name { .. } => "write a name of letters, digits and hyphens, like Authorization and DD-API-KEY",
             Self::Value { .. } => "look for a line break in the value or in its variable; only ASCII can be sent",
             Self::Twice { .. } => "names of headers do not differ by case: keep one",
             Self::Ours { name } if name == header::CONTENT_ENCODING => "use compression = \"gzip\"",

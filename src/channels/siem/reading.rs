@@ -44,7 +44,7 @@ pub(super) fn build(settings: &mut Settings<'_>) -> Option<Built> {
         && url.path().trim_end_matches('/').ends_with("/collector/raw")
     {
         let problem = String::from("the raw endpoint of Splunk takes no event objects");
-        settings.fault("url", problem, "use /services/collector/event, or envelope = \"none\"");
+        settings.fault("url", problem, "use /services/collector/event, or set `envelope` to none");
     }
 
     let endpoint = Endpoint::new(url?);
@@ -86,8 +86,8 @@ fn read_format(settings: &mut Settings<'_>) -> Option<Format> {
         if settings.has(key) {
             settings.fault(
                 key,
-                format!("{key} goes with format = \"{wanted}\" only"),
-                "leave it out, or change the format",
+                format!("goes with the `format` {wanted} only"),
+                "leave it out, or change the `format`",
             );
         }
     }
@@ -227,8 +227,8 @@ compression = "deflate"
         let faults = faults(text);
         for part in [
             "takes no event objects",
-            "ocsf_version goes with format",
-            "template goes with format",
+            "goes with the `format` ocsf only",
+            "goes with the `format` json only",
             "not closed",
             "not base64",
             "does not begin with whsec_",

@@ -91,6 +91,7 @@ fn what_slack_complains_about_reaches_the_operator() {
 fn a_bot_posts_to_its_channel_with_its_token_in_a_header_that_does_not_print() {
     let parcel = parcel(&slack_bot(), &delivery(|_| ()), 1);
     assert_eq!(parcel.endpoint.expose().as_str(), "https://slack.com/api/chat.postMessage");
+    assert_eq!(parcel.endpoint.masked(), "https://slack.com/...");
     let bearer = &parcel.headers[header::AUTHORIZATION];
     assert!(bearer.is_sensitive() && bearer.to_str().unwrap().starts_with("Bearer xoxb-"));
     let body: serde_json::Value = serde_json::from_slice(&parcel.body).unwrap();
@@ -153,6 +154,28 @@ fn a_slack_channel_has_one_way_in() {
     for (text, expected) in cases {
         let problems = problems(&KIND, text);
         assert!(problems.len() == 1 && problems[0].starts_with(expected), "{text}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_signing_secret_that_is_none_of_slacks_is_warned_of_and_not_quoted() {
+    let warned = |secrets: &str| {
+        let reading = configured(&KIND, &format!("webhook_url = \"{{base}}/a\"\nsigning_secret = {secrets}"));
+        assert_eq!(reading.faults, [], "{secrets}");
+        reading.warnings
+    };
+    let like_slacks = "8f742231b10e8888abcd99edf0f385a5";
+    for good in [format!("\"{like_slacks}\""), format!("[\"{like_slacks}\", \"{}\"]", like_slacks.to_uppercase())] {
+        assert_eq!(warned(&good), [], "{good}");
+    }
+    for bad in [
+        String::from("\"a-short-one\""),
+        format!("[\"{like_slacks}\", \"a-short-one\"]"),
+        format!("\"{like_slacks}0\""),
+    ] {
+        let warnings = warned(&bad);
+        assert!(warnings.len() == 1 && warnings[0].path == "signing_secret", "{bad}: {warnings:?}");
+        assert!(!format!("{warnings:?}").contains("short-one") && !format!("{warnings:?}").contains(like_slacks));
     }
 }
 

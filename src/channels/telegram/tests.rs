@@ -117,6 +117,9 @@ fn the_token_stands_in_the_path_below_the_api() {
     let api = url("http://127.0.0.1:9/base/");
     let telegram = Telegram::new(&api, Secret::new("1:a"), ChatId::Number(1)).unwrap();
     assert_eq!(telegram.endpoint.expose().as_str(), "http://127.0.0.1:9/base/bot1:a/sendMessage");
+    // Nothing of the token is shown, nor the method.
+    assert_eq!(telegram.endpoint.masked(), "http://127.0.0.1:9/...");
+    assert!(telegram.secrets().iter().any(|secret| secret.expose().contains("bot1:a")), "it is scrubbed all the same");
 }
 
 #[test]
@@ -128,7 +131,7 @@ fn a_telegram_channel_needs_a_token_and_a_chat_of_their_shapes() {
         (format!("{token}\nchat_id = \"@soc\""), None),
         (format!("{token}\nchat_id = 1.5"), Some("chat_id: a chat is a whole number")),
         (format!("{token}\nchat_id = \"soc\""), Some("chat_id: a chat is a whole number")),
-        (token.to_owned(), Some("chat_id: `chat_id` is missing")),
+        (token.to_owned(), Some("chat_id: is missing")),
         (
             String::from("bot_token = \"bot1:a\"\nchat_id = 42"),
             Some("bot_token: `bot_token` does not look like a token"),

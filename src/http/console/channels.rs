@@ -12,7 +12,7 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{Id, Visit, field, fields, id_of, lead, views::views};
+use super::{Id, Visit, field, fields, forms::sentence, id_of, lead, views::views};
 use crate::{
     channel_log::Deed,
     console::{self, Channel, ChannelPage, ChannelsPage, Lane, Section, Text, Tone, When},
@@ -120,7 +120,7 @@ async fn told(gate: &Gate, caller: &Caller, (id, deed): (&str, Deed), body: Body
     }
     match decide(&gate.inside, id, deed, caller, one_line(why)).await {
         Ok(_) => lead(gate, &to, Tone::Good, &format!("Channel {id} {done}.")),
-        Err(error) => lead(gate, &to, Tone::Bad, &format!("{}. Hint: {}.", error.message, error.hint)),
+        Err(error) => lead(gate, &to, Tone::Bad, &format!("{} {}", sentence(&error.message), sentence(error.hint))),
     }
 }
 
@@ -150,7 +150,10 @@ pub(super) async fn test(
             let tone = if report.delivered { Tone::Good } else { Tone::Bad };
             lead(&gate, &to, tone, &said(&report))
         }
-        Err(refusal) => lead(&gate, &to, Tone::Bad, &format!("{refusal}. Hint: {}.", refusal.hint())),
+        Err(refusal) => {
+            let text = format!("{} {}", sentence(&refusal.to_string()), sentence(refusal.hint()));
+            lead(&gate, &to, Tone::Bad, &text)
+        }
     }
 }
 
@@ -158,7 +161,7 @@ pub(super) async fn test(
 fn said(report: &Report) -> String {
     let outcome = if report.delivered { "has the test" } else { "has not taken the test" };
     let took = report.took.as_millis();
-    format!("{} {outcome}: “{}” after {took} ms. {}.", report.channel, report.reply, report.meaning)
+    format!("{} {outcome}: “{}” after {took} ms. {}", report.channel, report.reply, sentence(report.meaning))
 }
 
 /// A moment that the API tells.
@@ -172,8 +175,14 @@ pub(super) fn channel(told: &Value, now: Timestamp) -> Channel {
     let count = |key: &str| told[key].as_u64().unwrap_or(0);
     let list = |key: &str| told[key].as_array().into_iter().flatten().filter_map(Value::as_str);
     let narrowed = |key: &str, what: &str| {
+        // A list with nothing in it is another thing than no list: nothing matches it.
+        told[key].as_array()?;
         let patterns: Vec<&str> = list(key).collect();
-        (!patterns.is_empty()).then(|| Text::short(&format!("{what} {}", patterns.join(", "))))
+        Some(Text::short(&if patterns.is_empty() {
+            format!("no {what} at all: no decision ever matches")
+        } else {
+            format!("{what} {}", patterns.join(", "))
+        }))
     };
     let state = told["state"].as_str().unwrap_or_default();
     let waiting = |place: &str| told["waiting"][place].as_i64().unwrap_or(0);
@@ -241,4 +250,37 @@ fn policy(told: &Value) -> Vec<(&'static str, Text)> {
         policy.push(("Notices", String::from("it is told of other channels' trouble")));
     }
     policy.into_iter().map(|(what, how)| (what, Text::short(&how))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_came_of_a_test_is_told_in_whole_sentences() {
+        let report = Report {
+            channel: String::from("soc"),
+            delivered: false,
+            outcome: "broken",
+            endpoint: String::new(),
+            status: Some(404),
+            reply: String::from("no_service"),
+            meaning: "broken: the lane would be held",
+            took: Duration::from_millis(7),
+        };
+        let expected = "soc has not taken the test: “no_service” after 7 ms. Broken: the lane would be held.";
+        assert_eq!(said(&report), expected);
+    }
+
+    #[test]
+    fn a_list_of_patterns_with_nothing_in_it_is_not_shown_as_no_list() {
+        let told = serde_json::json!({"tools": [], "agents": null});
+        let narrowed = channel(&told, "2026-06-01T12:00:00Z".parse().unwrap()).narrowed;
+        assert_eq!(
+            narrowed.iter().map(Text::as_str).collect::<Vec<_>>(),
+            ["no tools at all: no decision ever matches"]
+        );
+    }
 }

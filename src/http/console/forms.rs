@@ -191,15 +191,18 @@ struct Sheet<'a> {
     complaints: Vec<Complaint>,
     meanwhile: Option<String>,
     tried: Option<Tried>,
+    /// Whether it was the button of the test that was pressed.
+    testing: bool,
 }
 
 impl<'a> Sheet<'a> {
     /// The form as it is before anybody types.
     fn of(gate: &'a Gate, caller: &'a Caller, kind: &'static Kind, channel: Option<Channel>) -> Self {
         let version = channel.as_ref().map(version_of).unwrap_or_default();
-        let (complaints, meanwhile, tried, id) = Default::default();
+        let (complaints, meanwhile, tried, id, testing) = Default::default();
         let filled = Filled::blank(kind);
-        let mut sheet = Self { gate, caller, kind, channel, id, filled, version, complaints, meanwhile, tried };
+        let mut sheet =
+            Self { gate, caller, kind, channel, id, filled, version, complaints, meanwhile, tried, testing };
         if let Some(config) = sheet.present() {
             sheet.filled = Filled::of(kind, config);
         }
@@ -233,6 +236,7 @@ impl<'a> Sheet<'a> {
         self.filled = Filled::sent(self.kind, pairs, &held, self.present());
         field(pairs, "id").unwrap_or_default().trim().clone_into(&mut self.id);
         field(pairs, "version").unwrap_or_default().clone_into(&mut self.version);
+        self.testing = field(pairs, "action") == Some("test");
 
         // Only a page that says that the channel is of another kind has such a form with the version that the channel has by now.
         if let Some(channel) = self.channel.as_ref().filter(|channel| channel.other_than(self.kind).is_some())
@@ -252,11 +256,7 @@ impl<'a> Sheet<'a> {
         if let Ok(id) = &id
             && self.complaints.is_empty()
         {
-            return if field(pairs, "action") == Some("test") {
-                self.test(visit, id).await
-            } else {
-                self.save(visit, id).await
-            };
+            return if self.testing { self.test(visit, id).await } else { self.save(visit, id).await };
         }
         // Every fault at once, also where one of them is known already.
         let id = id.ok().or_else(|| SOME_ID.parse().ok());
@@ -287,7 +287,8 @@ impl<'a> Sheet<'a> {
         let (inside, channel) = (&self.gate.inside, self.filled.channel());
         match channel_changes::put_channel(inside, self.caller, id.as_str(), &channel, condition).await {
             Ok(Put { created, warnings }) => {
-                let done = if created { "is made. Test it to see a card arrive" } else { "is saved" };
+                let sample = if self.kind.chat { "a card" } else { "an event" };
+                let done = if created { &*format!("is made. Test it to see {sample} arrive") } else { "is saved" };
                 let label = |key: &str| self.filled.field_of(key).map_or("", |field| field.label);
                 let warned = |one: &Complaint| {
                     let Fault { problem, hint } = showing::fault(&self.filled, label(&one.key), one);
@@ -389,6 +390,7 @@ impl<'a> Sheet<'a> {
                 more_set,
                 faults,
                 meanwhile: self.meanwhile.as_deref().map(Text::long),
+                testing: self.testing,
                 replaces,
                 tried: self.tried,
             })

@@ -1,5 +1,6 @@
 //! The console over real sockets: strangers are led to the sign-in and back, roles see what they may, answers count once.
 
+mod channels;
 mod dead_letters;
 
 use std::{sync::Arc, time::Duration};

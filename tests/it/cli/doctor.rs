@@ -196,7 +196,9 @@ async fn an_endpoint_that_is_dead_and_a_clock_that_is_wrong_are_broken() {
 async fn when_all_is_well_nothing_is_posted_and_the_doctor_is_content() {
     let (rabbit, prefix) = (tokio::task::block_in_place(Rabbit::shared), unique_name("doctor"));
     let mut scene = Scene::default();
-    scene.add("slack", Platform::Slack, Script::accept(), "signing_secret = \"0123456789abcdef\"\n").await;
+    scene
+        .add("slack", Platform::Slack, Script::accept(), "signing_secret = \"0123456789abcdef0123456789abcdef\"\n")
+        .await;
     scene.add("siem", Platform::Siem, Script::accept(), "").await;
     let room = Room::new(&format!("{}{}{}", on(rabbit, &prefix, ""), token_of("admin"), scene.channels()));
     let (code, findings) = room.findings().await;

@@ -140,6 +140,13 @@ async fn everything_that_is_wrong(maya: &Person) -> String {
     {
         assert!(wrong.body.contains(kept), "{kept} in {}", wrong.body);
     }
+    // It is said once, in the words of the form and not in those of the file.
+    let bad = [("id", "soc"), ("events", "DENY"), ("retry.first", "10m"), ("retry.longest", "1s"), ("action", "test")];
+    let untried = maya.post("/add-channel/telegram", &bad).await;
+    assert!(untried.body.contains("Nothing was sent: there are 3 problems"), "{}", untried.body);
+    assert!(untried.body.contains("<a href=\"#chat_id\">Chat ID is missing</a>"), "{}", untried.body);
+    assert!(untried.fault("retry-first").contains("Lower “First wait” or raise “Longest wait”."), "{}", untried.body);
+    assert!(!untried.body.contains('`'), "{}", untried.body);
     assert!(
         wrong.body.contains("<a href=\"#webhook_url\">Webhook URL: Nothing says where to post</a>"),
         "the summary leads to it: {}",
