@@ -278,6 +278,7 @@ async fn where_the_log_may_not_be_made_everything_is_told_all_the_same_and_the_d
     })
     .await;
     assert_eq!(worker.logs().matches("what becomes of deliveries cannot be written down").count(), 1);
+    assert!(!worker.logs().contains("the log of the deliveries could not be read"), "that it is lacking was known");
     let doctor = worker.command(&["doctor"], "").await;
     assert!(doctor.out.contains(&log) && doctor.code == 0, "{doctor:?}");
     let (code, took) = worker.terminate().await;
