@@ -49,6 +49,10 @@ const GROUP_SPAN: Duration = Duration::from_mins(10);
 /// How far before the decisions' times reading begins: clocks differ a little. Where not all were found so, once more, by a lot.
 const AHEAD: [Duration; 2] = [Duration::from_secs(20), Duration::from_mins(15)];
 
+/// What was routed so long after its time said a wrong time: it came then, and not before. A publisher that repeats itself does so
+/// sooner.
+const LATE: Duration = Duration::from_hours(24);
+
 /// Readings at once.
 const READINGS_MAX: usize = 4;
 
@@ -122,16 +126,22 @@ impl Account {
         self.routed_at.is_some() && self.channels.values().all(|fate| fate.told.is_some())
     }
 
-    fn take(&mut self, entry: Entry<'_>) {
+    /// Whether it was routed so long after this time that it cannot have come before.
+    fn is_later_than(&self, time: Timestamp) -> bool {
+        self.routed_at.is_some_and(|routed_at| routed_at.since(time) > LATE)
+    }
+
+    /// Takes an entry of it, in whatever order they come.
+    fn take(&mut self, entry: &Entry<'_>) {
         match entry {
             Entry::Routed { at, channels, .. } => {
-                self.routed_at = Some(self.routed_at.map_or(at, |first| first.min(at)));
+                self.routed_at = Some(self.routed_at.map_or(*at, |first| first.min(*at)));
                 for channel in channels {
-                    self.channels.entry(channel).or_default();
+                    self.channels.entry(channel.clone()).or_default();
                 }
             }
             Entry::Ended { channel, ended, .. } => {
-                let fate = self.channels.entry(channel).or_default();
+                let (fate, ended) = (self.channels.entry(channel.clone()).or_default(), *ended);
                 match ended.ending {
                     Ending::Delivered | Ending::Folded if fate.told.is_none_or(|first| ended.at < first.at) => {
                         fate.told = Some(ended);
@@ -141,8 +151,8 @@ impl Account {
                 }
             }
             Entry::Again { channel, at, .. } => {
-                let again = &mut self.channels.entry(channel).or_default().again;
-                *again = Some(again.map_or(at, |last| last.max(at)));
+                let again = &mut self.channels.entry(channel.clone()).or_default().again;
+                *again = Some(again.map_or(*at, |last| last.max(*at)));
             }
         }
     }
@@ -260,11 +270,12 @@ impl Reading<'_> {
         let oldest = group.last().map_or(self.now, |(_, time)| self.now.min(*time));
         for ahead in AHEAD {
             let since = oldest.minus(ahead);
-            let is_known = self.known.is_some_and(|known| known.since <= since);
-            if !is_known && !self.all(group, Account::is_settled) && !self.read(group, since).await? {
+            let is_known = self.known.is_some_and(|known| known.since <= since)
+                || self.all(group, |account, time| account.is_settled() && account.is_later_than(time));
+            if !is_known && !self.read(group, since).await? {
                 return Ok(false);
             }
-            if self.all(group, |account| account.routed_at.is_some()) {
+            if self.all(group, |account, _| account.routed_at.is_some()) {
                 break;
             }
         }
@@ -277,8 +288,8 @@ impl Reading<'_> {
         Ok(true)
     }
 
-    fn all(&self, group: &[(&str, Timestamp)], is_so: impl Fn(&Account) -> bool) -> bool {
-        group.iter().all(|(id, _)| self.accounts.get(*id).is_some_and(&is_so))
+    fn all(&self, group: &[(&str, Timestamp)], is_so: impl Fn(&Account, Timestamp) -> bool) -> bool {
+        group.iter().all(|(id, time)| self.accounts.get(*id).is_some_and(|account| is_so(account, *time)))
     }
 
     /// Reads from then on, until these decisions are settled or all there is was read; false where that takes too long.
@@ -291,6 +302,8 @@ impl Reading<'_> {
         };
         let mut records = self.broker.read(Log::Deliveries, Start::At(since), end);
         let mut first = None;
+        // A decision that came twice is not settled by its second coming, which may have been noted already.
+        let mut here: HashMap<&str, Account> = group.iter().map(|(id, _)| (*id, Account::default())).collect();
         loop {
             let patience = self.deadline.min(Instant::now() + SILENCE_MAX);
             let Ok(record) = timeout_at(patience, records.recv()).await else { return Ok(false) };
@@ -306,7 +319,7 @@ impl Reading<'_> {
             if may_be_mark && self.mark.is_some_and(|mark| is_mark(&record.body, mark)) {
                 break;
             }
-            if self.take(&record.body) && self.all(group, Account::is_settled) {
+            if self.take(&record.body, &mut here) && here.values().all(Account::is_settled) {
                 return Ok(true);
             }
         }
@@ -314,15 +327,18 @@ impl Reading<'_> {
         Ok(true)
     }
 
-    /// Notes what a record says; whether it settles anything.
-    fn take(&mut self, record: &[u8]) -> bool {
+    /// Notes what a record says; whether that settles any of those `here`.
+    fn take(&mut self, record: &[u8], here: &mut HashMap<&str, Account>) -> bool {
         let mut settles = false;
         let wanted = |decision: &str| self.accounts.get(decision).is_some_and(|account| !account.complete);
         for entry in decode(record, wanted) {
             let (Entry::Routed { decision, .. } | Entry::Ended { decision, .. } | Entry::Again { decision, .. }) =
                 &entry;
             if let Some(account) = self.accounts.get_mut(&**decision) {
-                account.take(entry);
+                account.take(&entry);
+            }
+            if let Some(account) = here.get_mut(&**decision) {
+                account.take(&entry);
                 settles |= account.is_settled();
             }
         }
@@ -357,7 +373,7 @@ mod tests {
             put(&mut bytes);
             bytes.extend_from_slice(TAIL);
             for entry in decode(&bytes, |id| id == "d") {
-                account.take(entry);
+                account.take(&entry);
             }
         }
         account

@@ -38,7 +38,8 @@ struct Paper {
 impl Paper {
     fn new() -> Self {
         Self {
-            now: Clock::System.now(),
+            // Records have whole milliseconds.
+            now: Timestamp::from_unix_millis(Clock::System.now().unix_millis()),
             records: Mutex::default(),
             slow_before: Timestamp::UNIX_EPOCH,
             lacks: false,
@@ -239,6 +240,35 @@ async fn what_is_not_found_is_looked_for_once_more_from_earlier_on_without_readi
     let expected =
         [(6 * MINUTE + 20, End::Follow), (6 * MINUTE + ahead, End::Before(4)), (17 * MINUTE + ahead, End::Before(2))];
     assert_eq!(reads, expected);
+}
+
+#[tokio::test]
+async fn the_first_delivery_of_a_decision_that_came_twice_counts_also_where_the_second_is_read_first() {
+    // Method: what waits makes the reading go on to the end, past all that came again.
+    let paper = Paper::new();
+    let first = paper.ago(DAY / 2 - 1);
+    paper.delivered(DAY / 2, "twice");
+    paper.routed(MINUTE, "new");
+    paper.delivered(30, "twice");
+    paper.delivered(20, "of 1970");
+    let epoch = i64::try_from(paper.now.since(Timestamp::UNIX_EPOCH).as_secs()).unwrap();
+    let (accounts, reads) = paper.accounts(&[("twice", DAY / 2), ("new", MINUTE), ("of 1970", epoch)]).await;
+    assert_eq!(accounts.of("twice").unwrap().routed_at, Some(first));
+    let told: Vec<i64> = accounts
+        .of("twice")
+        .unwrap()
+        .channels()
+        .map(|(_, became)| match became {
+            Became::Ended(ended) => ended.at.unix_millis(),
+            Became::Waiting(_) => 0,
+        })
+        .collect();
+    assert_eq!(told, [first.plus(Duration::from_secs(1)).unix_millis()]);
+    for (decision, word) in [("twice", "delivered"), ("new", "waiting"), ("of 1970", "delivered")] {
+        assert_eq!(became(&accounts, decision), (Some(word), true), "{decision}");
+    }
+    // Of what says that it is of 1970, everything was found on the way.
+    assert_eq!(reads, [(MINUTE + 20, End::Follow), (DAY / 2 + 20, End::Before(2))]);
 }
 
 #[tokio::test]
