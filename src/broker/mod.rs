@@ -416,6 +416,11 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
         Vec::new()
     }
 
+    /// Whether this log is one of these.
+    fn lacks(&self, _log: Log) -> bool {
+        false
+    }
+
     /// What it says of itself, as it changes.
     fn health(&self) -> watch::Receiver<Health>;
 

@@ -38,6 +38,9 @@ use crate::{
 const BODY_BYTES_MAX: usize = 16 * 1024;
 pub(super) const WHY_CHARS_MAX: usize = 500;
 
+/// The state of a channel that this worker cannot read.
+pub(super) const UNREADABLE: &str = "unreadable";
+
 /// How long a confirmed record may take to be heard and done here.
 const HEARD_MAX: Duration = Duration::from_secs(15);
 
@@ -240,7 +243,7 @@ fn present(shown: &Shown, standing: &Standing, now: Timestamp) -> serde_json::Ma
     };
     let state = state.as_ref().map_or("paused", LaneState::as_str);
     // Its lane is stopped, and by nobody's wish.
-    let state = if shown.unreadable { "unreadable" } else { state };
+    let state = if shown.unreadable { UNREADABLE } else { state };
     let since = shown
         .lane
         .as_ref()
