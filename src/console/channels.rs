@@ -149,6 +149,11 @@ impl Channel {
     pub fn waits(&self) -> i64 {
         self.waiting.0 + self.waiting.1
     }
+
+    /// Whether somebody has delivered since its lane does not flow.
+    pub fn delivers_since(&self) -> bool {
+        self.last_success.as_ref().zip(self.since.as_ref()).is_some_and(|(last, since)| last.is_after(since))
+    }
 }
 
 /// All of them.

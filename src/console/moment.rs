@@ -43,6 +43,12 @@ impl When {
         &self.short
     }
 
+    /// Whether it is later than the other one.
+    pub fn is_after(&self, other: &Self) -> bool {
+        // All are in UTC, and of one length.
+        self.exact > other.exact
+    }
+
     /// The moment itself, for machines.
     pub fn exact(&self) -> &str {
         &self.exact

@@ -94,6 +94,10 @@ impl OverviewPage {
                 need(weight, what, channel.why.clone(), Some((format!("/channels/{}", channel.id), "Open")));
             }
         }
+        if !self.views.missing.is_empty() {
+            let workers = counted(u64::try_from(self.views.missing.len()).unwrap_or(u64::MAX), "worker");
+            need(Weight::Look, format!("{workers} could not be asked: whom they tell is not known"), None, None);
+        }
         if self.counts.dead_letters > 0 {
             let what = format!("{} {}", counted(self.counts.dead_letters, "dead letter"), self.stores());
             need(Weight::Look, what, None, Some((String::from("/dead-letters"), "Look at them")));
@@ -120,7 +124,10 @@ impl OverviewPage {
         let untold = needs.iter().filter(|need| need.weight == Weight::Untold).count();
         match (untold, needs.as_slice()) {
             (0, []) => ("good", "✓", String::from("Everyone is being told.")),
-            (0, needs) => ("warn", "!", format!("Everyone is being told; {} to look at.", counted_things(needs.len()))),
+            (0, needs) => {
+                let known = if self.views.missing.is_empty() { "" } else { ", as far as is known" };
+                ("warn", "!", format!("Everyone is being told{known}; {} to look at.", counted_things(needs.len())))
+            }
             (1, [first, ..]) => ("bad", "!", format!("{}.", first.what)),
             // A worker that reaches no broker tells nobody at all, whatever its channels do.
             (_, [first, ..]) if !self.counts.connected => ("bad", "!", format!("{}.", first.what)),
@@ -176,6 +183,10 @@ fn trouble(channel: &Channel, long: bool) -> Option<(Weight, String)> {
     let Channel { id, lane, .. } = channel;
     let since = channel.since.as_ref().map_or_else(String::new, |since| format!(" since {}", since.short()));
     match lane {
+        // Of a channel without a limit, each worker has a lane of its own.
+        Lane::Held if channel.delivers_since() => {
+            Some((Weight::Look, format!("{id} is held by a worker{since}; others deliver there")))
+        }
         Lane::Held => Some((Weight::Untold, format!("{id} is held: nobody is told there{since}"))),
         Lane::Unreadable => Some((Weight::Untold, format!("{id} cannot be read by a worker: it tells nobody there"))),
         Lane::Stopped => {
@@ -205,7 +216,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{console::When, model::Timestamp};
+    use crate::{
+        console::{Missing, When},
+        model::Timestamp,
+    };
 
     fn now() -> Timestamp {
         "2026-06-01T12:08:00Z".parse().unwrap()
@@ -273,6 +287,25 @@ mod tests {
         for channels in [&well[..], &[("a", Lane::Held)]] {
             assert!(said(channels, lost).1.starts_with("This worker does not reach the broker"), "{channels:?}");
         }
+    }
+
+    #[test]
+    fn a_channel_that_others_deliver_to_is_one_to_look_at() {
+        for (last, look) in [(6, "bad"), (4, "warn")] {
+            let mut page = page(&[("siem", Lane::Held)], WELL);
+            page.channels[0].last_success = Some(When::new(now().minus(Duration::from_mins(last)), now()));
+            assert_eq!(page.verdict().0, look, "delivered {last} minutes ago, held for 5");
+        }
+    }
+
+    #[test]
+    fn nobody_is_said_to_be_told_whose_worker_could_not_be_asked() {
+        let mut page = page(&[("soc", Lane::Flowing)], WELL);
+        page.views.missing = vec![Missing { worker: Text::short("w2"), why: Text::short("silent") }];
+        let (look, _, verdict) = page.verdict();
+        assert_eq!((look, &*verdict), ("warn", "Everyone is being told, as far as is known; 1 thing to look at."));
+        assert!(page.says().starts_with(&verdict), "{}", page.says());
+        assert_eq!(page.needs()[0].what.as_str(), "1 worker could not be asked: whom they tell is not known");
     }
 
     #[test]

@@ -232,12 +232,13 @@ impl Replay<'_> {
     }
 
     async fn publish(&self, letters: Vec<(Sent, Message)>, report: &mut ReplayReport) -> Result<(), DeadLetterError> {
+        // Before any of them is on its way: one may die again before the last of them is confirmed, and that is later than this.
+        let now = self.clock.now();
         // Asked for together, so that the broker's publisher can confirm them together.
         let confirms =
             letters.iter().filter(|_| !self.dry_run).map(|(_, message)| self.broker.publish(message.clone()));
         let mut confirms = join_all(confirms).await.into_iter();
         let mut confirmed = Vec::new();
-        let now = self.clock.now();
         for (Sent { id, burial, channel, decision_id, readable }, _) in letters {
             if let Some(Err(error)) = confirms.next() {
                 report.fail(id, || error.to_string());

@@ -56,6 +56,8 @@ pub struct Cause {
 pub struct Causes {
     /// Most letters first.
     pub causes: Vec<Cause>,
+    /// How many letters there are, those of causes too that did not fit.
+    pub count: u64,
     /// Those that were buried up to this, for [`super::LetterFilter::up_to`], and no later one.
     pub up_to: u64,
 }

@@ -250,9 +250,10 @@ impl Store {
                 newest,
             })
             .collect();
+        let count = causes.iter().map(|cause| cause.count).sum();
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
         causes.truncate(filter.limit.unwrap_or(CAUSES_MAX));
-        Ok(Causes { causes, up_to })
+        Ok(Causes { causes, count, up_to })
     }
 
     /// Removes letters, whatever happened to them meanwhile: a purge. Returns how many there were.

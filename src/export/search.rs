@@ -164,7 +164,9 @@ impl Exporter {
         let mut step = STEP_MIN;
         let (mut top, whole);
         if let Some(offset) = before {
-            (top, whole) = (offset, true);
+            // Nothing comes from a place that the log has not reached: a link that is older than the log, or made up.
+            let Some(last) = in_time(self.last()).await? else { return Ok(page.page(None, true)) };
+            (top, whole) = (offset.min(last.saturating_add(1)), true);
         } else {
             let look;
             (look, whole) = in_time(self.newest(query, page.room(), deadline)).await?;
@@ -235,6 +237,17 @@ impl Exporter {
         }
         self.goes_on()?;
         Ok((look, true))
+    }
+
+    /// The offset of the last decision; `None` where there is none.
+    async fn last(&self) -> Result<Option<u64>, ExportError> {
+        let mut log = self.broker().read(Log::Decisions, Start::Newest(1), End::Present);
+        let mut last = None;
+        while let Some(record) = log.recv().await {
+            last = Some(record?.offset);
+        }
+        self.goes_on()?;
+        Ok(last)
     }
 
     /// The offset from which on there are decisions of `since`; `None` where there are none before `top`.

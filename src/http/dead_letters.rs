@@ -146,8 +146,10 @@ impl Desk {
     /// What the letters died of.
     pub(super) async fn causes(&self, filter: &LetterFilter) -> Result<Grouped, ApiError> {
         let _place = self.looks.acquire().await.ok();
-        let Causes { causes, up_to } = self.inside.store.causes(filter).await.map_err(|error| trouble(&error))?;
-        Ok(Grouped { worker: self.worker, causes, up_to: Some(up_to), errand: self.doing.borrow().clone() })
+        let Causes { causes, count, up_to } =
+            self.inside.store.causes(filter).await.map_err(|error| trouble(&error))?;
+        let errand = self.doing.borrow().clone();
+        Ok(Grouped { worker: self.worker, causes, count: Some(count), up_to: Some(up_to), errand })
     }
 
     /// One letter.

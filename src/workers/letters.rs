@@ -105,14 +105,24 @@ pub fn query(filter: &LetterFilter) -> String {
 pub struct Grouped {
     /// Which one.
     pub worker: Uuid,
-    /// What its letters died of.
+    /// What its letters died of, as many causes as an answer holds.
     pub causes: Vec<Cause>,
+    /// How many letters that are, of all causes. A worker of before does not say.
+    #[serde(default)]
+    pub count: Option<u64>,
     /// Up to which burial they were counted. A worker of before does not say.
     #[serde(default)]
     pub up_to: Option<u64>,
     /// What it is doing to its letters, or did last; none since its start.
     #[serde(default)]
     pub errand: Option<Doing>,
+}
+
+impl Grouped {
+    /// How many letters there are.
+    pub fn letters(&self) -> u64 {
+        self.count.unwrap_or_else(|| self.causes.iter().map(|cause| cause.count).sum())
+    }
 }
 
 /// What a worker does to its letters, or did last.
@@ -216,7 +226,7 @@ mod tests {
     }
 
     fn grouped(worker: u128, causes: Vec<Cause>) -> Grouped {
-        Grouped { worker: Uuid::from_u128(worker), causes, up_to: None, errand: None }
+        Grouped { worker: Uuid::from_u128(worker), causes, count: None, up_to: None, errand: None }
     }
 
     #[test]

@@ -203,6 +203,9 @@ async fn every_filter_and_every_page_is_kept(one: &WorkerProcess, other: &Worker
     }
     seen.sort();
     assert_eq!(seen, ["accepted", "held", "refused", "unwanted"]);
+    // Nobody waits for what comes after the end.
+    let (status, answer) = one.api("GET", "/api/decisions?before=9000000000000000000", ANALYST, "").await;
+    assert_eq!((status, answer["decisions"].as_array().map(Vec::len)), (200, Some(4)), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -143,6 +143,9 @@ async fn letters_are_listed_newest_first_by_every_filter_and_page_by_page() {
     let causes = store.group_by_cause(&filter()).await.unwrap();
     assert_eq!(causes.len(), 6, "{causes:?}");
     assert!(causes.iter().all(|cause| cause.count == 2 && cause.detail == "HTTP 503: try # failed"), "{causes:?}");
+    // How many letters there are does not depend on how many causes are told.
+    let few = store.causes(&LetterFilter { limit: Some(2), ..filter() }).await.unwrap();
+    assert_eq!((few.causes.len(), few.count), (2, 12));
     let first = causes.iter().find(|cause| cause.oldest == time(0)).unwrap();
     assert_eq!(first.newest, time(6));
     assert_eq!(store.counts().values().sum::<u64>(), 12);

@@ -27,7 +27,7 @@ use crate::support::{
     prometheus::{Prometheus, Target},
     rabbit::Rabbit,
     scene::{ALL_EVENTS, FAST, Scene, on, token_of},
-    unique_name,
+    turn_of_the_heavy, unique_name,
     worker::WorkerProcess,
 };
 
@@ -129,6 +129,7 @@ impl Well {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_alert_fires_in_its_trouble_and_none_in_a_pool_that_is_well_and_every_panel_has_data() {
+    let _turn = turn_of_the_heavy().await;
     let (rabbit, plugin) = tokio::task::block_in_place(Rabbit::start_with_metrics);
     let (well, mut ill, mut torn) = tokio::join!(Well::start(&rabbit), Ill::start(&rabbit), Torn::start(&rabbit));
     let target =

@@ -66,7 +66,8 @@
     if (!answer.ok) throw new Error(String(answer.status));
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.querySelector(FIND);
-    if (fresh) replace(old, fresh);
+    if (!fresh) throw new Error("no live part");
+    replace(old, fresh);
   };
 
   const again = () => {

@@ -72,8 +72,8 @@ pub(super) async fn list(
     let doings: Vec<Doing> = doings.collect();
     let is_busy = doings.iter().any(|doing| doing.progress.is_some());
     let live = again_after(began, if is_busy { LIVE.0 } else { LIVE.1 });
+    let count = workers.iter().map(|(_, grouped)| grouped.letters()).sum();
     let all = letters::together(workers.into_iter().map(|(_, grouped)| grouped));
-    let count = all.iter().map(|cause| cause.count).sum();
     let more_causes = all.len().saturating_sub(CAUSES_MAX);
     let form = form(&gate, &choice.filter, &all);
     let causes = all.iter().take(CAUSES_MAX).map(|cause| {
@@ -86,7 +86,7 @@ pub(super) async fn list(
             oldest: When::new(cause.oldest, now),
             newest: When::new(cause.newest, now),
             href: choice::href(PATH, &filter),
-            replay: link(console::Deed::Replay, &filter),
+            replay: filter.cause.is_some().then(|| link(console::Deed::Replay, &filter)).flatten(),
         }
     });
     let causes = causes.collect();

@@ -175,7 +175,7 @@ pub(super) async fn list(
         Some(fault) => Err(fault),
         None => Query::try_from(wish.asked.clone()),
     };
-    let mut exports = Vec::new();
+    let (mut exports, is_query) = (Vec::new(), query.is_ok());
     let found = match query {
         Ok(query) => {
             exports = wish.exports();
@@ -193,7 +193,8 @@ pub(super) async fn list(
         complete: page.complete,
         looked_back_to: page.looked_back_to.map(|at| When::new(at, now)),
     });
-    let changes = found.is_ok() && wish.before.is_none() && wish.asked.until.is_none();
+    // Where it could not be looked for just now, too: it can be in a moment.
+    let changes = is_query && wish.before.is_none() && wish.asked.until.is_none();
     let live = changes.then(|| again_after(began, LIVE));
     let mut rest = Serializer::new(String::new());
     wish.filters(&mut rest);

@@ -47,14 +47,25 @@ pub(super) async fn ask(
         let title = "This channel is deleted in the file";
         return visit.notice(StatusCode::CONFLICT, title, Section::Channels, &message, hint);
     };
-    // The numbers of the metrics are some seconds old, and whoever deletes goes by this one.
-    let in_queue =
-        timeout(COUNT_MAX, gate.inside.broker.waiting(Queue::Lane(shown.id))).await.ok().and_then(Result::ok);
-    let in_memory = told["waiting"]["memory"].as_u64().unwrap_or(0);
-    let waits = in_queue.map(|in_queue| in_queue.saturating_add(in_memory));
+    let waits = waiting(&gate, &caller, &headers, shown.id).await;
     visit.page(&format!("Delete {id}?"), Some(Section::Channels), |frame| {
         console::html(&DeletePage { frame, id: Text::short(&id), waits, version, in_file })
     })
+}
+
+/// How many deliveries wait for it, in the queue and in all workers; `None` where that is not known.
+async fn waiting(gate: &Gate, caller: &Caller, headers: &HeaderMap, id: ChannelId) -> Option<u64> {
+    let credential = Gate::credential(caller, headers);
+    // The numbers of the metrics are some seconds old, and whoever deletes goes by this one. But the broker counts none that another
+    // worker has taken and not settled, and that one does.
+    let (in_queue, pool) = tokio::join!(
+        timeout(COUNT_MAX, gate.inside.broker.waiting(Queue::Lane(id.clone()))),
+        gate.pool.channels(credential.as_ref())
+    );
+    let in_queue = in_queue.ok()?.ok()?;
+    let told = pool.of.channels.iter().find(|told| told["id"] == id.as_str()).filter(|_| pool.unheard.is_empty())?;
+    let [in_memory, seen] = ["memory", "lane_queue"].map(|place| told["waiting"][place].as_u64().unwrap_or(0));
+    Some(in_queue.max(seen).saturating_add(in_memory))
 }
 
 pub(super) async fn delete(

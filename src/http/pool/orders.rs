@@ -47,6 +47,8 @@ pub(in crate::http) struct Counted {
     pub(in crate::http) name: String,
     /// Its causes.
     pub(in crate::http) causes: Vec<Cause>,
+    /// How many letters it has.
+    pub(in crate::http) count: u64,
     /// Up to where it was counted.
     pub(in crate::http) bound: Bound,
 }
@@ -65,7 +67,7 @@ pub(in crate::http) struct Bound {
 impl Tally {
     /// How many letters are meant.
     pub(in crate::http) fn count(&self) -> u64 {
-        self.causes().map(|cause| cause.count).sum()
+        self.counted.iter().map(|counted| counted.count).sum()
     }
 
     /// How many of each channel; without one, what was never a delivery.
@@ -89,17 +91,14 @@ impl Tally {
 
 impl Counted {
     /// Of a worker that tells what it has counted. Who does not is given no order.
-    fn of(name: String, Grouped { worker, causes, up_to, .. }: Grouped) -> Result<Self, Unheard> {
+    fn of(name: String, grouped: Grouped) -> Result<Self, Unheard> {
+        let count = grouped.letters();
+        let Grouped { worker, causes, up_to, .. } = grouped;
         let older =
             || Trouble::Silent(String::from("it is of an older version, which does not tell what it has counted"));
         let up_to = up_to.ok_or_else(|| Unheard::new(&name, older()))?;
         let bound = Bound { worker, up_to, server: name.clone() };
-        Ok(Self { name, causes, bound })
-    }
-
-    /// How many letters it has.
-    pub(in crate::http) fn count(&self) -> u64 {
-        self.causes.iter().map(|cause| cause.count).sum()
+        Ok(Self { name, causes, count, bound })
     }
 }
 

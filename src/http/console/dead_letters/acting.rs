@@ -74,7 +74,7 @@ async fn ask(deed: Deed, (State(gate), Extension(caller), headers, RawQuery(quer
         (id.map(|id| Text::short(id.as_str())), grouped(count), known)
     });
     let channels = channels.collect();
-    let workers = tally.counted.iter().map(|one| (Text::short(&one.name), grouped(one.count()))).collect();
+    let workers = tally.counted.iter().map(|one| (Text::short(&one.name), grouped(one.count))).collect();
     let back = match filter.ids[..] {
         [id] => format!("{PATH}/{id}"),
         _ => choice::href(PATH, filter),
@@ -135,18 +135,18 @@ async fn rehearse(
     sentences
 }
 
-type Doing = (State<Gate>, Extension<Caller>, HeaderMap);
+type Pressing = (State<Gate>, Extension<Caller>, HeaderMap);
 
-pub(in crate::http::console) async fn replay(doing: Doing, body: Body) -> Response {
-    act(Deed::Replay, doing, body).await
+pub(in crate::http::console) async fn replay(pressing: Pressing, body: Body) -> Response {
+    act(Deed::Replay, pressing, body).await
 }
 
-pub(in crate::http::console) async fn purge(doing: Doing, body: Body) -> Response {
-    act(Deed::Purge, doing, body).await
+pub(in crate::http::console) async fn purge(pressing: Pressing, body: Body) -> Response {
+    act(Deed::Purge, pressing, body).await
 }
 
 /// Does it.
-async fn act(deed: Deed, (State(gate), Extension(caller), headers): Doing, body: Body) -> Response {
+async fn act(deed: Deed, (State(gate), Extension(caller), headers): Pressing, body: Body) -> Response {
     let sent = fields(body).await.unwrap_or_default();
     let Choice { filter, bounds, .. } = match Choice::of_fields(&sent) {
         Ok(choice) => choice,

@@ -56,6 +56,13 @@ async fn letters_are_counted_by_cause_narrowed_and_opened_and_buttons_are_for_wh
     assert!(page.contains("id=\"replay-all\"") && !page.contains("purge-all"), "{page}");
     let page = look(&house, "admin", "/dead-letters").await;
     assert!(page.contains("id=\"replay-all\"") && page.contains("id=\"purge-all\""), "{page}");
+    // What cannot be named is not replayed by a button that would mean more than its row.
+    bury(&house, DeadLetter { reason: DeathReason::Expired, detail: String::new(), ..letter("mute", "soc", None) })
+        .await;
+    let page = look(&house, "analyst", "/dead-letters").await;
+    let rows =
+        ["Replay…<span class=\"unseen\"> 3 letters", "Replay…<span class=\"unseen\"> 1 letter<", "without a detail"];
+    assert_eq!(rows.map(|row| page.matches(row).count()), [1, 2, 1], "{page}");
 
     let page = look(&house, "analyst", "/dead-letters?channel=&reason=refused&severity=&decision=&since=&until=").await;
     assert!(page.contains("3 dead letters") && page.contains("Replay these") && !page.contains(">late<"), "{page}");
