@@ -64,7 +64,7 @@ Examples:
     interven-alerts channels pause soc-slack --why 'maintenance until noon'
     interven-alerts channels resume soc-slack
 
-Where:
+What happens:
   One running worker is told (--server, INTERVEN_ALERTS_SERVER), and the whole pool knows within a
   second. A pause holds over restarts, and nothing is lost by it.")]
     Pause(DecideArgs),

@@ -17,8 +17,13 @@ use crate::{
 /// Shows what every worker has and does. What some answered is printed even if others are silent.
 pub(super) async fn list(args: &server::Args, json: bool, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let servers = server::find(args, shell).await?;
-    let (mut heard, mut unheard) = (Vec::new(), Vec::new());
+    let (mut heard, mut unheard, mut away) = (Vec::new(), Vec::new(), false);
     for (server, answer) in servers.ask_all(Method::GET, "/api/channels", None).await {
+        if answer.as_ref().is_ok_and(|answer| answer.broker_away) {
+            let what = "the broker is not connected: nobody is told of new decisions, and what is shown may be old";
+            shell.say("warning", &format!("{}: {what}", server.name));
+            away = true;
+        }
         match answer.and_then(|answer| understand::<Vec<View>>(answer.value)) {
             Ok(channels) => heard.push((server.name.clone(), channels)),
             Err(trouble) => unheard.push(Unheard::new(&server.name, trouble)),
@@ -30,7 +35,9 @@ pub(super) async fn list(args: &server::Args, json: bool, shell: &mut Shell<'_>)
     } else if !channels.is_empty() {
         write!(shell.out, "{}", overview(&channels, servers.several()))?;
     }
-    server::end(server::failures(unheard), shell)
+    server::end(server::failures(unheard), shell)?;
+    // It was said above.
+    if away { Err(Failure::new("")) } else { Ok(()) }
 }
 
 /// What lanes do, as a table for people.

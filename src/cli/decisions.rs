@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Exit, Failure, Global, Shell, config_file,
+    Exit, Failure, Global, Shell, choice, config_file,
     moment::Moment,
     place::{self, Place},
     runtime, server,
@@ -31,6 +31,9 @@ use crate::{
 
 /// The path of the export on a worker.
 const PATH: &str = "/api/telemetry/decisions/export";
+
+/// A worker that cuts an answer off cannot say why any more.
+const ASK_THE_WORKER: &str = "; the worker's log says why, and `interven-alerts doctor` looks at what is around it";
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -76,7 +79,7 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 struct ExportArgs {
     /// How it is written: json, csv, splunk, datadog or ndjson
-    #[arg(long, default_value = "ndjson", value_name = "FORMAT")]
+    #[arg(long, default_value = "ndjson", value_name = "FORMAT", value_parser = choice::format(), hide_possible_values = true)]
     format: Format,
     /// Decided at this time or later: RFC 3339, a day as 2026-06-01 (UTC), or how long ago as 24h
     #[arg(long, value_name = "TIME")]
@@ -85,13 +88,13 @@ struct ExportArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
     /// Just these decisions: ALLOW, DENY, SANITIZE, REQUIRE_APPROVAL, INCIDENT (repeatable, or with commas)
-    #[arg(long, value_name = "DECISION", value_delimiter = ',')]
+    #[arg(long, value_name = "DECISION", value_delimiter = ',', value_parser = choice::decision(), hide_possible_values = true)]
     decision: Vec<DecisionKind>,
     /// Just these severities: LOW, MEDIUM, HIGH, CRITICAL (repeatable, or with commas)
-    #[arg(long, value_name = "SEVERITY", value_delimiter = ',')]
+    #[arg(long, value_name = "SEVERITY", value_delimiter = ',', value_parser = choice::severity(), hide_possible_values = true)]
     severity: Vec<Severity>,
     /// This severity or above
-    #[arg(long, value_name = "SEVERITY")]
+    #[arg(long, value_name = "SEVERITY", value_parser = choice::severity(), hide_possible_values = true)]
     min_severity: Option<Severity>,
     /// Of this agent: an id or a name, * stands for any text (repeatable)
     #[arg(long, value_name = "PATTERN")]
@@ -133,7 +136,7 @@ pub fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result<(), Fa
     let place = Place::of(&args.place.server, args.place.data_dir.as_deref(), global)?;
     // Several threads: writing to a pipe that is full blocks this one, and the broker must be answered meanwhile.
     let runtime = runtime(true)?;
-    let sink = Sink::open(args.out.as_deref(), shell)?;
+    let sink = Sink::open(args.out.as_deref(), args.format, shell)?;
     match place {
         Place::Workers => runtime.block_on(from_workers(args, &asked, sink, shell)),
         Place::DataDir(_) | Place::Configuration => {
@@ -166,15 +169,16 @@ async fn from_workers(args: &ExportArgs, asked: &Asked, mut sink: Sink, shell: &
 
 async fn pass_on(mut download: Download, sink: &mut Sink, shell: &mut Shell<'_>) -> Result<(), Failure> {
     while let Some(piece) = download.next().await {
-        let piece = piece.map_err(|why| cut_short(sink, &why))?;
+        let piece = piece.map_err(|why| cut_short(sink, &why, ASK_THE_WORKER))?;
         sink.put(&piece, shell)?;
     }
     Ok(())
 }
 
-fn cut_short(sink: &Sink, why: &str) -> Failure {
-    let hint = if sink.written > 0 { "what was written is not complete: export again" } else { "export again" };
-    Failure::new("the export was cut short").caused_by(why).hint(hint)
+/// `whence` is where more is to be learnt.
+fn cut_short(sink: &Sink, why: &str, whence: &str) -> Failure {
+    let again = if sink.written > 0 { "what was written is not complete: export again" } else { "export again" };
+    Failure::new("the export was cut short").caused_by(why).hint(format!("{again}{whence}"))
 }
 
 /// Where a worker has what was asked for.
@@ -224,8 +228,10 @@ async fn from_broker(
 
 async fn pass_on_ours(export: &mut Export, sink: &mut Sink, shell: &mut Shell<'_>) -> Result<(), Failure> {
     while let Some(piece) = export.next().await {
-        let piece = piece
-            .map_err(|error| if sink.written == 0 { failure(&error) } else { cut_short(sink, &error.to_string()) })?;
+        let piece =
+            piece.map_err(
+                |error| if sink.written == 0 { failure(&error) } else { cut_short(sink, &error.to_string(), "") },
+            )?;
         sink.put(&piece, shell)?;
     }
     if let Some(report) = export.report()
@@ -286,10 +292,22 @@ struct Sink {
     file: Option<(tempfile::NamedTempFile, PathBuf)>,
     progress: ProgressBar,
     written: u64,
+    format: Format,
+    lines: u64,
+}
+
+/// How many decisions are in a document of so many lines, where the format shows it: what they say has no line ends of its own.
+fn decisions_in(format: Format, lines: u64) -> Option<u64> {
+    match format {
+        Format::Ndjson | Format::Splunk => Some(lines),
+        // The first line says what the columns are.
+        Format::Csv => Some(lines.saturating_sub(1)),
+        Format::Json | Format::Datadog => None,
+    }
 }
 
 impl Sink {
-    fn open(out: Option<&Path>, shell: &Shell<'_>) -> Result<Self, Failure> {
+    fn open(out: Option<&Path>, format: Format, shell: &Shell<'_>) -> Result<Self, Failure> {
         let file = match out {
             None => None,
             Some(path) => {
@@ -306,12 +324,16 @@ impl Sink {
             progress.set_style(style);
         }
         progress.enable_steady_tick(Duration::from_millis(200));
-        Ok(Self { file, progress, written: 0 })
+        Ok(Self { file, progress, written: 0, format, lines: 0 })
     }
 
     fn put(&mut self, bytes: &Bytes, shell: &mut Shell<'_>) -> Result<(), Failure> {
         match &mut self.file {
-            Some((file, path)) => file.write_all(bytes).map_err(|error| unwritable(path, &error))?,
+            Some((file, path)) => {
+                file.write_all(bytes).map_err(|error| unwritable(path, &error))?;
+                // One piece more than there are line ends.
+                self.lines += bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
+            }
             None => shell.out.write_all(bytes)?,
         }
         self.written += bytes.len() as u64;
@@ -324,7 +346,12 @@ impl Sink {
         let Some((file, path)) = self.file.take() else { return Ok(shell.out.flush()?) };
         let persisted = file.as_file().sync_all().and_then(|()| file.persist(&path).map_err(|error| error.error));
         persisted.map_err(|error| unwritable(&path, &error))?;
-        shell.say("note", &format!("wrote {} bytes to {}", self.written, path.display()));
+        let decisions = match decisions_in(self.format, self.lines) {
+            None => String::new(),
+            Some(1) => String::from("1 decision, "),
+            Some(count) => format!("{count} decisions, "),
+        };
+        shell.say("note", &format!("wrote {decisions}{} bytes to {}", self.written, path.display()));
         Ok(())
     }
 }

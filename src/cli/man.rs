@@ -83,7 +83,8 @@ fn name(command: &clap::Command) -> &str {
 
 /// The page of one command, in roff. It points to the page of the command that it belongs to.
 fn page(command: &clap::Command, above: Option<&clap::Command>) -> Result<Vec<u8>, Failure> {
-    let man = Man::new(command.clone()).manual("Interven Manual").source(SOURCE).date(" ");
+    // Two long names of pages leave no room between them for the name of a manual.
+    let man = Man::new(command.clone()).manual(" ").source(SOURCE).date(" ");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;

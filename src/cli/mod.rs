@@ -14,6 +14,7 @@ pub mod channels;
 pub mod channels_running;
 pub mod channels_test;
 pub mod check;
+pub mod choice;
 pub mod completions;
 pub mod config_file;
 pub mod dead_letters;

@@ -9,6 +9,9 @@ use clap::{ArgMatches, parser::ValueSource};
 
 use super::{Exit, Failure, Global, server};
 
+/// The heading of the flags that say where.
+pub const WHERE: &str = "Where";
+
 /// The flags of commands that look at running workers or at a stopped one.
 #[derive(Clone, Debug, clap::Args)]
 // Every command's flags have this name, and a group of it would be there twice.
@@ -17,7 +20,7 @@ pub struct Args {
     /// The data directory of a stopped worker
     ///
     /// Left out: `data_dir` of the configuration.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(help_heading = WHERE, long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// The running workers.
     #[command(flatten)]
@@ -34,7 +37,7 @@ pub struct ByFlag {
 impl ByFlag {
     /// What `matches` and those of its subcommands say.
     pub(super) fn of(matches: &ArgMatches) -> Self {
-        Self { config: by_flag(matches, "config"), server: by_flag(matches, "servers") }
+        Self { config: by_flag(matches, "config"), server: by_flag(matches, server::FLAG) }
     }
 }
 

@@ -250,7 +250,7 @@ impl Door for ServerDoor {
                     return Ok(());
                 }
                 // No other worker would say anything else.
-                Err(trouble) if trouble.is_final() => return Err(server::failure(name, trouble)),
+                Err(trouble) if trouble.is_final() => return Err(final_word(name, trouble)),
                 Err(trouble) => failures.push(server::failure(name, trouble)),
             }
         }
@@ -258,6 +258,18 @@ impl Door for ServerDoor {
         let others = failures.split_off(1.min(failures.len()));
         let first = failures.pop().unwrap_or_else(|| Failure::new("no worker was named").exit(Exit::Usage));
         Err(others.into_iter().fold(first, |failure, other| failure.caused_by(other.problem)))
+    }
+}
+
+/// The failure that a worker's last word is. A token that may do other things is a likely mistake, and here it is known which one it
+/// should have been.
+fn final_word(worker: &str, trouble: Trouble) -> Failure {
+    let forbidden = matches!(trouble, Trouble::Refused { status: http::StatusCode::FORBIDDEN, .. });
+    let failure = server::failure(worker, trouble);
+    if forbidden {
+        failure.hint("use a token of the role publisher, or publish to the broker itself with `--config FILE`")
+    } else {
+        failure
     }
 }
 

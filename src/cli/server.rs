@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{Exit, Failure, Shell, url_argument};
+use super::{Exit, Failure, Shell, place, url_argument};
 use crate::{
     model::Secret,
     settings::printable,
@@ -15,6 +15,9 @@ const SERVER: &str = "INTERVEN_ALERTS_SERVER";
 /// The variable that holds the token. A flag would show it to everybody on the machine.
 const TOKEN: &str = "INTERVEN_ALERTS_TOKEN";
 
+/// The name of the flag that names them, in the parser.
+pub const FLAG: &str = "servers";
+
 /// Flags of every command that asks workers.
 #[derive(Clone, Debug, clap::Args)]
 // Every command's flags have this name, and a group of it would be there twice.
@@ -23,7 +26,7 @@ pub struct Args {
     /// The API of a running worker: http://HOST:PORT, repeatable; a name with several addresses means all of them
     ///
     /// The token is taken from the variable INTERVEN_ALERTS_TOKEN.
-    #[arg(long = "server", global = true, value_name = "URL", env = SERVER, hide_env_values = true, value_delimiter = ',')]
+    #[arg(id = FLAG, help_heading = place::WHERE, long = "server", global = true, value_name = "URL", env = SERVER, hide_env_values = true, value_delimiter = ',')]
     servers: Vec<String>,
 }
 

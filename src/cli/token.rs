@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Failure, Shell};
+use super::{Failure, Shell, choice};
 use crate::{
     config::is_token_name,
     model::{Role, hex},
@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(value_parser = parse_name)]
     name: String,
     /// What it may do: auditor, analyst, admin or publisher
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", value_parser = choice::role(), hide_possible_values = true)]
     role: Role,
     /// Print JSON
     #[arg(long)]

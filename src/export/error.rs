@@ -17,6 +17,9 @@ pub enum ExportError {
         /// How many.
         under_way: usize,
     },
+    /// The broker, which has the log, is away.
+    #[error("the decisions log could not be read: the broker is not connected")]
+    Away,
     /// The log could not be read.
     #[error("the decisions log could not be read")]
     Broker(#[from] BrokerError),
@@ -43,6 +46,9 @@ impl ExportError {
         match self {
             Self::NotKept => "set `[broker] keep_decisions`: what is decided from then on can be exported",
             Self::Busy { .. } => "ask again in a minute, or ask another worker",
+            Self::Away => {
+                "check that the broker runs: `interven-alerts doctor` looks at it; the worker reconnects by itself"
+            }
             Self::Broker(error) => error.hint,
             Self::Spill(_) => "free space on the disk of `data_dir`, or ask for less at once with `since` and `until`",
             Self::Stuck(_) => "take what is sent, or write it to a file first",

@@ -59,6 +59,9 @@ const EXPORTS_MAX: usize = 2;
 /// Looks at the newest decisions at once.
 const LOOKS_MAX: usize = 4;
 
+/// How long a broker that is away may take to come back. A reader of the log waits far longer before it says so.
+const AWAY_MAX: Duration = Duration::from_secs(3);
+
 /// What exports need.
 #[derive(Clone, Debug)]
 pub struct Terms {
@@ -121,6 +124,14 @@ impl Exporter {
             drop(place);
         });
         Ok(Export { format, parts: received, fillers: 0, begun: false, report: None, over: false })
+    }
+
+    /// Waits a little for a broker that is away, so that whoever asks hears of it at once, and not when all tries have failed.
+    pub async fn reachable(&self) -> Result<(), ExportError> {
+        self.ready()?;
+        let mut health = self.terms.broker.health();
+        let back = tokio::time::timeout(AWAY_MAX, health.wait_for(|health| health.connected)).await;
+        if back.is_ok_and(|back| back.is_ok()) { Ok(()) } else { Err(ExportError::Away) }
     }
 
     fn ready(&self) -> Result<(), ExportError> {

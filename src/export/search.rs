@@ -158,6 +158,7 @@ impl Exporter {
     /// At most `limit` decisions that `query` wants, at most [`LIMIT_MAX`], the newest, or those that came in before `before`.
     pub async fn search(&self, query: &Query, before: Option<u64>, limit: usize) -> Result<Page, ExportError> {
         let _place = self.place_to_look()?;
+        self.reachable().await?;
         let (limit, deadline) = (limit.clamp(1, LIMIT_MAX), Instant::now() + LOOK_MAX);
         let mut page =
             Gathered { limit, found: Vec::new(), seen: HashSet::new(), bytes: 0, last: None, looked_back_to: None };

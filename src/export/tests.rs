@@ -184,6 +184,19 @@ async fn without_a_log_or_in_a_worker_that_stops_there_is_no_export_rather_than_
     assert!(matches!(house.exporter.search(&asked(""), None, 5).await, Err(ExportError::Stopping)));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_is_told_before_anything_is_read() {
+    let house = House::open(true, Limits::default(), None).await;
+    assert!(house.exporter.reachable().await.is_ok());
+    house.broker.close().await;
+    let error = house.exporter.reachable().await.unwrap_err();
+    assert!(
+        matches!(error, ExportError::Away) && error.to_string().ends_with("the broker is not connected"),
+        "{error}"
+    );
+    assert!(matches!(house.exporter.search(&asked(""), None, 5).await, Err(ExportError::Away)));
+}
+
 #[tokio::test]
 async fn only_the_end_of_the_log_is_the_end() {
     // Goal: a log that closes because the worker stops, or fails, is never taken for one that was read to its end.

@@ -12,7 +12,7 @@ use axum::{
     Extension, Json, Router,
     body::Body,
     extract::{Path, Request, State},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -32,6 +32,7 @@ use crate::{
     lane::{LaneHandle, LaneState},
     model::{ChannelId, Ending, Filter, Timestamp, verdict::Outcome},
     telemetry::ChannelMetrics,
+    workers::server::{BROKER, BROKER_AWAY},
 };
 
 /// The largest body of a pause or resume, in bytes, and the longest reason in it, in characters.
@@ -76,9 +77,14 @@ pub(super) fn routes(inside: Inside) -> Router {
         .with_state(inside)
 }
 
-async fn list(State(inside): State<Inside>) -> Json<Value> {
+/// Without its broker a worker hears nothing of the pool, and its lanes stand as they stood: it says so beside them.
+async fn list(State(inside): State<Inside>) -> Response {
     let shown = inside.channels.borrow().clone();
-    Json(shown.iter().map(|one| as_json(one, &inside)).collect())
+    let mut response = Json(shown.iter().map(|one| as_json(one, &inside)).collect::<Value>()).into_response();
+    if !inside.broker.health().borrow().connected {
+        response.headers_mut().insert(BROKER, HeaderValue::from_static(BROKER_AWAY));
+    }
+    response
 }
 
 async fn show(State(inside): State<Inside>, Path(id): Path<String>) -> Response {

@@ -72,6 +72,7 @@ async fn export(
 
 async fn begin(inside: &Inside, query: Query, format: Format, mut ledger: Ledger) -> Response {
     let begun = async {
+        inside.exporter.reachable().await?;
         let mut export = inside.exporter.export(query.clone(), format)?;
         let first = tokio::time::timeout(HEAD_AFTER, export.next()).await;
         // Nothing after a while: the rest of the wait is done with the head sent.
@@ -196,7 +197,7 @@ pub(super) fn refusal(error: &ExportError) -> Response {
     let (status, code) = match error {
         ExportError::NotKept => (StatusCode::CONFLICT, "decisions_not_kept"),
         ExportError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "busy"),
-        ExportError::Broker(_) => (StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable"),
+        ExportError::Away | ExportError::Broker(_) => (StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable"),
         ExportError::Spill(_) => (StatusCode::INSUFFICIENT_STORAGE, "no_room"),
         ExportError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         ExportError::Stuck(_) | ExportError::Gone | ExportError::Died => {

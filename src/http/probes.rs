@@ -13,12 +13,12 @@ use axum::{
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::Inside;
+use super::{Inside, errors::ApiError};
 
 /// How often the pulse beats, and how late it may be before the process does not make progress.
 const PULSE_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub(super) fn routes(inside: Inside, tracker: &TaskTracker) -> Router {
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
+        .route("/", any(elsewhere))
+        .route("/{*path}", any(elsewhere))
         .with_state(probes)
 }
 
@@ -65,13 +67,28 @@ async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], probes.inside.metrics.encode())
 }
 
+/// A probe's word, in plain text. That it has no charset tells `limits.rs` that it is ours, and not to be put into the shape of errors.
+fn word(status: StatusCode, text: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "text/plain")], text).into_response()
+}
+
+/// Somebody took this listener for the API's.
+async fn elsewhere() -> ApiError {
+    ApiError {
+        status: StatusCode::NOT_FOUND,
+        code: "not_found",
+        message: String::from("there is nothing at this path"),
+        hint: "this is `[http] metrics_listen`, with /metrics, /livez and /readyz: the API is at `[http] listen`",
+    }
+}
+
 async fn livez(State(probes): State<Probes>) -> Response {
     let last = Duration::from_millis(probes.pulse.load(Ordering::Relaxed));
     let late = probes.started.elapsed().saturating_sub(last);
     if late > PULSE_LATE {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("no progress for {} s\n", late.as_secs())).into_response();
+        return word(StatusCode::SERVICE_UNAVAILABLE, format!("no progress for {} s\n", late.as_secs()));
     }
-    (StatusCode::OK, "ok\n").into_response()
+    word(StatusCode::OK, String::from("ok\n"))
 }
 
 async fn readyz(State(probes): State<Probes>) -> Response {
@@ -86,7 +103,7 @@ async fn readyz(State(probes): State<Probes>) -> Response {
         faults.push("dead-letter store not writable");
     }
     if faults.is_empty() {
-        return (StatusCode::OK, "ok\n").into_response();
+        return word(StatusCode::OK, String::from("ok\n"));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", faults.join("\n"))).into_response()
+    word(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", faults.join("\n")))
 }

@@ -209,6 +209,7 @@ async fn an_event_is_taken_in_and_every_error_has_the_shape_of_the_contract() {
         (get(house.doors.api, "/v1/events").await, 405, "method_not_allowed"),
         (get(house.doors.api, "/nothing").await, 404, "not_found"),
         (get(house.doors.metrics, "/nothing").await, 404, "not_found"),
+        (get(house.doors.metrics, "/").await, 404, "not_found"),
         (ask(house.doors.api, &post("right", 2, "{}")).await, 400, "malformed"),
     ] {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
@@ -222,12 +223,33 @@ async fn while_the_worker_drains_probes_answer_and_say_so_until_it_has_stopped()
     assert!(get(house.doors.metrics, "/readyz").await.starts_with("HTTP/1.1 200"));
     house.draining.cancel();
     let answer = get(house.doors.metrics, "/readyz").await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("draining"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("\r\n\r\ndraining\n"), "{answer}");
     assert!(get(house.doors.metrics, "/livez").await.starts_with("HTTP/1.1 200"));
     assert!(get(house.doors.metrics, "/metrics").await.contains("interven_alerts_build_info"));
     house.closing.cancel();
     house.tracker.close();
     tokio::time::timeout(Duration::from_secs(5), house.tracker.wait()).await.expect("a listener stayed open");
+}
+
+#[tokio::test]
+async fn who_takes_the_listener_of_metrics_for_the_api_hears_which_one_it_is() {
+    let house = House::open().await;
+    for path in ["/", "/api/channels", "/v1/events"] {
+        assert!(get(house.doors.metrics, path).await.contains("the API is at `[http] listen`"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_without_its_broker_says_so_beside_its_channels_and_when_it_is_not_ready() {
+    let house = House::open().await;
+    let list = "GET /api/channels HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer auditor\r\n\r\n";
+    let answer = ask(house.doors.api, list).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("interven-broker"), "{answer}");
+    house.inside.broker.close().await;
+    let answer = ask(house.doors.api, list).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("interven-broker: not connected\r\n"), "{answer}");
+    let answer = get(house.doors.metrics, "/readyz").await;
+    assert!(answer.ends_with("\r\n\r\nbroker not connected\n"), "{answer}");
 }
 
 #[tokio::test]

@@ -217,7 +217,14 @@ impl<'a> Settings<'a> {
             }
             Err(ExpandError::Unset(name)) => {
                 let problem = format!("the environment variable `{name}` is not set");
-                let hint = format!("set `{name}`, or give the value in a file with `{key}_file = \"path\"`");
+                let or = match key.rsplit_once('.') {
+                    _ if key.ends_with("_file") => String::from("write the path itself"),
+                    Some((table, key)) => {
+                        format!("give the value in a file with `{key}_file = \"path\"` inside `{table}`")
+                    }
+                    None => format!("give the value in a file with `{key}_file = \"path\"`"),
+                };
+                let hint = format!("set `{name}`, or {or}");
                 self.notes.fault(&span, Show::Key, self.path_of(key), problem, &hint);
                 None
             }

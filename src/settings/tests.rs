@@ -142,6 +142,24 @@ fn a_value_may_stand_in_a_file() {
 }
 
 #[test]
+fn a_variable_that_is_not_set_comes_with_a_way_out_that_can_be_written_where_it_stands() {
+    let text =
+        "a = \"${NO}\"\nb_file = \"${NO}/b\"\nheaders = { Authorization = \"${NO}\", Key_file = \"${NO}/key\" }\n";
+    let reading = read(text, &Outside::new(&env, std::path::Path::new(".")), |s| {
+        assert!(s.text("a").is_none() && s.text("b").is_none() && s.secret_map("headers").is_empty());
+    });
+    let ways: Vec<_> = reading.faults.iter().filter_map(|fault| fault.hint.strip_prefix("set `NO`, or ")).collect();
+    let in_file = "give the value in a file with";
+    let expected = [
+        format!("{in_file} `a_file = \"path\"`"),
+        String::from("write the path itself"),
+        format!("{in_file} `Authorization_file = \"path\"` inside `headers`"),
+        String::from("write the path itself"),
+    ];
+    assert_eq!(ways, expected);
+}
+
+#[test]
 fn what_is_not_toml_is_reported_at_its_place_without_its_values() {
     let reading = read("a = 1\nsecret = \"hush-hush\na = 2\n", &Outside::nothing(), |_| ());
     assert!(reading.value.is_none());

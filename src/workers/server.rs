@@ -50,6 +50,12 @@ const ADDRESSES_MAX: usize = 256;
 /// The header by which a worker says which one answers: made anew at each start.
 pub const WORKER: &str = "interven-worker";
 
+/// The header by which a worker says that its broker is away, where that makes what it answers old.
+pub const BROKER: &str = "interven-broker";
+
+/// What it says there.
+pub const BROKER_AWAY: &str = "not connected";
+
 /// What every caller may ask for, and no worker has to look for.
 const WHO: &str = "/api/session";
 
@@ -88,6 +94,8 @@ pub struct Answer {
     pub value: Value,
     /// Who says it.
     pub worker: Option<Uuid>,
+    /// Whether it says that its broker is away.
+    pub broker_away: bool,
 }
 
 impl Servers {
@@ -200,6 +208,7 @@ impl Server {
         let request = request.timeout(self.manners.answer_max);
         let mut response = request.send().await.map_err(|error| self.cut(&error))?;
         let (status, worker) = (response.status(), worker(response.headers()));
+        let broker_away = response.headers().get(BROKER).is_some_and(|says| says == BROKER_AWAY);
         let bytes = whole(&mut response, self.manners.bytes_max).await?;
         if let Some((presence, _)) = &self.manners.presence {
             presence.answered();
@@ -207,7 +216,7 @@ impl Server {
         if !status.is_success() {
             return Err(refused(status, &bytes));
         }
-        Ok(Answer { value: read(&bytes)?, worker })
+        Ok(Answer { value: read(&bytes)?, worker, broker_away })
     }
 
     /// Looks whether it is there, unless that is known. Whatever answers is there; what it says comes with the question.

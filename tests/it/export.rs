@@ -174,6 +174,10 @@ async fn thirty_thousand_decisions_come_out_once_each_and_in_order_in_every_form
     let direct = decisions(&worker, &[&range[..], &["--out", "day.ndjson"]].concat(), false).await;
     assert_eq!((direct.code, direct.out.as_str()), (0, ""), "{}", direct.err);
     assert_eq!(fs::read_to_string(worker.dir().join("day.ndjson")).unwrap(), day);
+    assert!(direct.err.contains(&format!("wrote {} decisions, ", day.lines().count())), "{}", direct.err);
+    let nothing = ["--server", &server, "--format", "csv", "--id", "nobody", "--out", "nothing.csv"];
+    let nothing = decisions(&worker, &nothing, true).await;
+    assert!(nothing.code == 0 && nothing.err.contains("wrote 0 decisions, "), "a header is none: {}", nothing.err);
 
     let (_, answer) = worker.api("GET", "/api/decisions?limit=3&severity=LOW", AUDITOR, "").await;
     let newest: Vec<&str> =
@@ -250,6 +254,7 @@ async fn a_command_whose_export_is_cut_short_fails_and_leaves_no_file() {
         let said = decisions(&worker, &["--server", &server], true).await;
         assert_eq!((said.code, said.out.as_str()), (1, "{\"a\"}"), "{}", said.err);
         assert!(said.err.contains("cut short") && said.err.contains("not complete"), "{}", said.err);
+        assert!(said.err.contains("the worker's log says why"), "{}", said.err);
         let said = decisions(&worker, &["--server", &server, "--out", "half.ndjson"], true).await;
         assert_eq!(said.code, 1, "{}", said.err);
     };
@@ -274,6 +279,8 @@ async fn the_embedded_broker_gives_the_same_running_and_stopped() {
     assert_eq!(ids("csv", &document), all);
     let said = decisions(&worker, &["--data-dir", "data"], false).await;
     assert!(said.code == 1 && said.err.contains("--server"), "its store is in use: {}", said.err);
+    let said = decisions(&worker, &[], false).await;
+    assert!(said.code == 1 && said.err.contains("talk to it with `--server URL`"), "nor by its file: {}", said.err);
     assert_eq!(worker.terminate().await.0, 0);
     let said = decisions(&worker, &["--data-dir", "data", "--format", "csv"], false).await;
     assert_eq!((said.code, said.out == document), (0, true), "{}", said.err);

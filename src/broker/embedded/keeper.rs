@@ -140,7 +140,7 @@ fn queues_of(lane: &ChannelId) -> [Queue; 2] {
 pub(super) fn broker_error(error: VaultError) -> BrokerError {
     let hint = match &error {
         VaultError::Locked(_) => {
-            "a worker runs with this `data_dir`: publish through it with `--server URL`; several workers need RabbitMQ"
+            "a worker runs with this `data_dir`: talk to it with `--server URL`, or stop it; several workers need RabbitMQ"
         }
         VaultError::Io(..) | VaultError::Full { .. } => "check that `data_dir` is writable and that its disk has space",
         VaultError::Damaged(_) => "look for `broker.corrupt-*` in `data_dir` and check the disk",

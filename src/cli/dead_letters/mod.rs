@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{
-    Exit, Failure, Global, Shell, moment,
+    Exit, Failure, Global, Shell, choice, moment,
     place::{self, Place},
     runtime, server,
 };
@@ -131,10 +131,13 @@ Examples:
     /// Add the dead letters of an export that the store has not
     ///
     /// Into the store of a stopped worker: one that was lost, or that another worker's letters shall go to.
-    #[command(after_long_help = "\
+    #[command(
+        after_long_help = "\
 Examples:
   Put an export back:
-    interven-alerts dead-letters import letters.ndjson --data-dir /var/lib/interven-alerts")]
+    interven-alerts dead-letters import letters.ndjson --data-dir /var/lib/interven-alerts",
+        arg(no_server())
+    )]
     Import {
         /// The export
         file: PathBuf,
@@ -143,39 +146,50 @@ Examples:
     ///
     /// For the store of a stopped worker, after its disk has failed or a warning named damage. What is beyond mending is kept beside
     /// the store, and the exit code is 1.
-    #[command(after_long_help = "\
+    #[command(
+        after_long_help = "\
 Examples:
   With the worker stopped:
-    interven-alerts dead-letters verify --data-dir /var/lib/interven-alerts")]
+    interven-alerts dead-letters verify --data-dir /var/lib/interven-alerts",
+        arg(no_server())
+    )]
     Verify,
 }
+
+/// `--server` for the commands that refuse it: taken, so that they can say why, and not offered.
+fn no_server() -> clap::Arg {
+    clap::Arg::new(server::FLAG).long("server").action(clap::ArgAction::Append).help("Not for this command").hide(true)
+}
+
+/// The heading of what chooses letters.
+const WHICH: &str = "Which letters";
 
 /// Which letters.
 #[derive(Clone, Debug, Default, clap::Args)]
 struct Filter {
     /// Of this channel
-    #[arg(long, value_name = "ID")]
+    #[arg(help_heading = WHICH, long, value_name = "ID")]
     channel: Option<ChannelId>,
     /// Dead for this reason: malformed, poison, refused, exhausted, expired, approval_expired, channel_removed, broker_gave_up
-    #[arg(long)]
+    #[arg(help_heading = WHICH, long, value_parser = choice::reason(), hide_possible_values = true)]
     reason: Option<DeathReason>,
     /// Dead of this cause, as `list --by-cause` tells it
-    #[arg(long, value_name = "CAUSE")]
+    #[arg(help_heading = WHICH, long, value_name = "CAUSE")]
     cause: Option<String>,
     /// Of the decision with this id
-    #[arg(long, value_name = "ID")]
+    #[arg(help_heading = WHICH, long, value_name = "ID")]
     decision: Option<String>,
     /// Of this severity: LOW, MEDIUM, HIGH or CRITICAL
-    #[arg(long)]
+    #[arg(help_heading = WHICH, long, value_parser = choice::severity(), hide_possible_values = true)]
     severity: Option<Severity>,
     /// Dead at this time or later: RFC 3339, a day as 2026-06-01 (UTC), or how long ago as 24h
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    #[arg(help_heading = WHICH, long, value_name = "TIME", value_parser = moment::parse)]
     since: Option<Timestamp>,
     /// Dead before this time, written in the same ways
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    #[arg(help_heading = WHICH, long, value_name = "TIME", value_parser = moment::parse)]
     until: Option<Timestamp>,
     /// At most so many, the newest
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = WHICH, long, value_name = "N")]
     limit: Option<usize>,
 }
 
@@ -188,7 +202,7 @@ struct Choice {
     #[command(flatten)]
     filter: Filter,
     /// All of them; `purge` wants it said
-    #[arg(long)]
+    #[arg(help_heading = WHICH, long)]
     all: bool,
     /// Say what would happen, and do nothing
     #[arg(long)]

@@ -28,7 +28,10 @@ pub(super) fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result
         Some(dir) => shell.directory.join(dir),
         None => config_file::load(global, shell)?.data_dir,
     };
-    let store = open(&data_dir, shell)?;
+    // Running workers do everything but these.
+    let alone = matches!(args.command, Command::Import { .. } | Command::Verify);
+    let in_use = if alone { "a worker uses it: stop that first" } else { ASK_IT };
+    let store = open(&data_dir, in_use, shell)?;
     runtime.block_on(async {
         let done = act(args, &store, shell).await;
         store.close().await;
@@ -36,14 +39,21 @@ pub(super) fn run(args: &Args, global: &Global, shell: &mut Shell<'_>) -> Result
     })
 }
 
-fn open(data_dir: &std::path::Path, shell: &mut Shell<'_>) -> Result<Store, Failure> {
+/// Here it is known that a worker can be asked; the store knows of files alone.
+const ASK_IT: &str = "a worker uses it: ask that with `--server http://HOST:PORT`, or stop it first";
+
+/// Opens the store; `in_use` is what to do where a worker has it.
+fn open(data_dir: &std::path::Path, in_use: &str, shell: &mut Shell<'_>) -> Result<Store, Failure> {
     let dir = data_dir.join(app::DEAD_LETTERS_DIR);
     if !dir.exists() {
         return Err(Failure::new(format!("there is no dead-letter store in {}", data_dir.display()))
             .hint("give the worker's data directory with `--data-dir`"));
     }
     let options = StoreOptions { clock: shell.clock, ..StoreOptions::default() };
-    let (store, report) = Store::open(&dir, options).map_err(|error| failure(&error))?;
+    let (store, report) = Store::open(&dir, options).map_err(|error| {
+        let hint = if matches!(error, DeadLetterError::InUse { .. }) { in_use } else { error.hint() };
+        Failure::of(&error).hint(hint)
+    })?;
     tell_open(&report, shell)?;
     Ok(store)
 }
@@ -59,14 +69,7 @@ fn tell_open(report: &OpenReport, shell: &mut Shell<'_>) -> Result<(), Failure> 
 }
 
 fn failure(error: &DeadLetterError) -> Failure {
-    // Here it is known that a worker can be asked; the store knows of files alone.
-    let in_use = matches!(error, DeadLetterError::InUse { .. });
-    let hint = if in_use {
-        "a worker uses it: ask that with `--server http://HOST:PORT`, or stop it first"
-    } else {
-        error.hint()
-    };
-    Failure::of(error).hint(hint)
+    Failure::of(error).hint(error.hint())
 }
 
 async fn act(args: &Args, store: &Store, shell: &mut Shell<'_>) -> Result<(), Failure> {
@@ -191,7 +194,7 @@ async fn replay(args: &Args, choice: &Choice, global: &Global, shell: &mut Shell
     let letters = choice.to_send();
     let plan = config_file::load(global, shell)?;
     let data_dir = args.place.data_dir.as_ref().map_or_else(|| plan.data_dir.clone(), |dir| shell.directory.join(dir));
-    let store = open(&data_dir, shell)?;
+    let store = open(&data_dir, ASK_IT, shell)?;
     let done = replay_from(&store, &plan, &letters, choice.dry_run, shell.clock).await;
     store.close().await;
     let report = done?;

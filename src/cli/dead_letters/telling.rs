@@ -4,6 +4,7 @@ use super::{Failure, Shell};
 use crate::{
     cli::table,
     dead_letters::{Cause, DeadLetter, LetterId, ReplayReport},
+    model::Timestamp,
     settings::printable,
 };
 
@@ -74,11 +75,12 @@ fn row(letter: &DeadLetter) -> Vec<String> {
 /// One letter whole.
 pub(super) fn show(letter: &DeadLetter, shell: &mut Shell<'_>) -> Result<(), Failure> {
     let dash = || String::from("-");
-    let reply = letter.last_reply.as_ref().map_or_else(dash, |reply| {
-        let status = reply.status.map_or_else(|| String::from("no answer"), |status| format!("HTTP {status}"));
-        format!("{status} at {}: {}", reply.at.to_rfc3339_millis(), printable(&reply.text))
+    let reply = letter.last_reply.as_ref().map_or_else(dash, |reply| told(reply.at, reply.status, &reply.text));
+    let tries = letter.history.iter().enumerate().map(|(at, one)| {
+        let name = if at == 0 { "failed tries" } else { "" };
+        (name, format!("{} ({})", told(one.at, one.status, &one.text), printable(&one.outcome)))
     });
-    let rows = [
+    let before = [
         ("id", letter.id.to_string()),
         ("reason", letter.reason.to_string()),
         ("detail", printable(&letter.detail)),
@@ -88,11 +90,19 @@ pub(super) fn show(letter: &DeadLetter, shell: &mut Shell<'_>) -> Result<(), Fai
         ("first seen", letter.first_at.to_rfc3339_millis()),
         ("died", letter.died_at.to_rfc3339_millis()),
         ("attempts", letter.attempts.to_string()),
-        ("last reply", reply),
-        ("body", printable(&String::from_utf8_lossy(&letter.body))),
     ];
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    let after = [("last reply", reply), ("body", printable(&String::from_utf8_lossy(&letter.body)))];
+    let rows = before.into_iter().chain(tries).chain(after);
+    let rows: Vec<Vec<String>> = rows.map(|(name, value)| vec![name.to_owned(), value]).collect();
     Ok(writeln!(shell.out, "{}", table::aligned(&rows).trim_end())?)
+}
+
+/// What an endpoint answered to a try.
+fn told(at: Timestamp, status: Option<u16>, text: &str) -> String {
+    let status = status.map_or_else(|| String::from("no answer"), |status| format!("HTTP {status}"));
+    // The worker's words begin with the status, too.
+    let text = text.strip_prefix(&format!("{status}: ")).unwrap_or(text);
+    format!("{status} at {}: {}", at.to_rfc3339_millis(), printable(text))
 }
 
 /// What a replay did, in one line, and which letters it left where they are.

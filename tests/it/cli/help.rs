@@ -170,7 +170,9 @@ async fn the_manual_has_a_page_for_every_command_that_says_what_the_help_says() 
         let name = format!("interven-alerts {words}").trim().replace(' ', "-");
         let path = dir.path().join("pages").join(format!("{name}.1"));
         let page = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(page.contains(&format!(".TH {name} 1")), "{page}");
+        let title = page.lines().find_map(|line| line.strip_prefix(&format!(".TH {name} 1"))).expect("a title");
+        // The names at both ends have room beside each other, and nothing stands between them that has not.
+        assert!(title.ends_with("\" \"") && 2 * format!("{name}(1)").len() < 78, "{title}");
         // In roff, a hyphen that is to stay one is written as `\-`.
         let page = page.replace("\\-", "-");
         for section in help::sections(&long_part(&command)) {
@@ -191,6 +193,10 @@ async fn the_manual_has_a_page_for_every_command_that_says_what_the_help_says() 
         let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && complaints.is_empty(), "{name}: {complaints}");
     }
+    for command in ["import", "verify"] {
+        let said = run_plain(&["man", "dead-letters", command], dir.path()).await;
+        assert!(!said.out.contains("server"), "it refuses this flag, and does not offer it: {}", said.out);
+    }
     let said = run_plain(&["man", "dead-letters", "revive"], dir.path()).await;
     assert!(said.code == 2 && said.err.contains("no command `dead-letters revive`"), "{said:?}");
 }
@@ -210,9 +216,12 @@ async fn shells_take_their_completions_and_complete_with_them() {
         COMP_WORDS=(interven-alerts channels pause --wh) COMP_CWORD=3
         "$function" interven-alerts --wh pause
         echo "${COMPREPLY[*]}"
+        COMP_WORDS=(interven-alerts token ann --role a) COMP_CWORD=4
+        "$function" interven-alerts a --role
+        echo "${COMPREPLY[*]}"
     "#;
     let said = shell(complete, dir.path()).await;
-    assert_eq!((said.code, said.out.as_str()), (0, "doctor\nreplay\n--why\n"), "{said:?}");
+    assert_eq!((said.code, said.out.as_str()), (0, "doctor\nreplay\n--why\nauditor analyst admin\n"), "{said:?}");
     // The others are not on every machine; what is there must be content.
     for (name, check) in [("zsh", "zsh -n script"), ("fish", "fish --no-execute script")] {
         let line = format!(

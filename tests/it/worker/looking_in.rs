@@ -12,7 +12,7 @@ use crate::support::{
     eventually,
     firewall::Publisher,
     rabbit::Rabbit,
-    scene::{ALL_EVENTS, FAST, IMPATIENT, PATIENT, Scene, on},
+    scene::{ALL_EVENTS, FAST, IMPATIENT, PATIENT, Scene, on, token_of},
     unique_name,
     worker::{PATIENCE, WorkerProcess},
 };
@@ -115,8 +115,13 @@ async fn readiness_follows_the_broker_and_liveness_does_not() {
     let rabbit = tokio::task::block_in_place(|| Rabbit::start("", "[]."));
     let mut scene = Scene::default();
     scene.add("slack", Platform::Slack, Script::accept(), &format!("{FAST}{PATIENT}")).await;
-    let mut worker = WorkerProcess::new(&format!("{}{}", on(&rabbit, "interven", ""), scene.channels()));
+    let config = format!("{}{}{}", on(&rabbit, "interven", ""), token_of("auditor"), scene.channels());
+    let mut worker = WorkerProcess::new(&config);
     worker.start_ready().await;
+    let server = worker.server();
+    let auditor = [("INTERVEN_ALERTS_TOKEN", "token-of-auditor"), ("INTERVEN_ALERTS_SERVER", server.as_str())];
+    let said = worker.command_with(&["channels", "list"], "", &auditor).await;
+    assert!(said.code == 0 && said.err.is_empty(), "{said:?}");
     rabbit.remember_queues().await;
     rabbit.crash();
     let (_, says) = eventually("not ready without a broker", PATIENCE, async || {
@@ -125,6 +130,13 @@ async fn readiness_follows_the_broker_and_liveness_does_not() {
     .await;
     assert!(says.contains("broker"), "{says}");
     assert_eq!(worker.metrics().await.sum("broker_connected", &[]), 0);
+    // Operators hear of it, too, instead of what was well some time ago, or of nothing at all.
+    let said = worker.command_with(&["channels", "list"], "", &auditor).await;
+    let warning = format!("warning: {server}: the broker is not connected: ");
+    assert!(said.code == 1 && said.out.contains("slack") && said.err.starts_with(&warning), "{said:?}");
+    let said = worker.command_with(&["decisions", "export"], "", &auditor).await;
+    assert!(said.code == 1 && said.out.is_empty(), "{said:?}");
+    assert!(said.err.contains("the decisions log could not be read: the broker is not connected\nhint: "), "{said:?}");
     assert_eq!(worker.probe("/livez").await.map(|(status, _)| status), Some(200));
     // A worker that is started meanwhile says the same, and goes on trying.
     worker.kill();
