@@ -115,6 +115,8 @@ async fn a_page_whose_worker_is_gone_says_so_once_over_what_it_shows_and_takes_i
     assert_eq!(browser.run(HEARD).await, shown);
     let faint = "return Number(getComputedStyle(document.getElementById('live')).opacity) < 1";
     assert_eq!(browser.run(faint).await, json!(true));
+    // One word of others, of any length, makes no page wider than the window.
+    browser.run("document.getElementById('main').append('W'.repeat(3000))").await;
     browser.picture("overdue").await;
 
     browser.devtools("Network.emulateNetworkConditions", network(false)).await;

@@ -42,11 +42,13 @@ pub(crate) struct Eye {
     scheme: &'static str,
 }
 
-/// On a desk by day and by night, and on a phone.
-pub(crate) const EYES: [Eye; 3] = [
+/// On a desk by day and by night, on a tablet, and on phones.
+pub(crate) const EYES: [Eye; 5] = [
     Eye { name: "light", width: 1_280, height: 800, scheme: "light" },
     Eye { name: "dark", width: 1_280, height: 800, scheme: "dark" },
+    Eye { name: "tablet", width: 768, height: 1_024, scheme: "light" },
     Eye { name: "phone", width: 390, height: 844, scheme: "light" },
+    Eye { name: "small-phone", width: 320, height: 640, scheme: "dark" },
 ];
 
 /// A browser with one window.
@@ -225,7 +227,7 @@ impl Browser {
         for eye in EYES {
             let scheme = json!([{"name": "prefers-color-scheme", "value": eye.scheme}]);
             self.devtools("Emulation.setEmulatedMedia", json!({"features": scheme})).await;
-            let phone = eye.name == "phone";
+            let phone = eye.width < 500;
             let metrics = json!({"width": eye.width, "height": eye.height, "deviceScaleFactor": 1, "mobile": phone});
             self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
             let over = self.run("return document.documentElement.scrollWidth - window.innerWidth").await;
