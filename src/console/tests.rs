@@ -70,6 +70,8 @@ fn channel(text: &str, lane: Lane) -> Channel {
         narrowed: vec![short()],
         in_file: true,
         last_success: Some(When::new(now(), now())),
+        untaken: Some(3),
+        behind: Some(When::new(now(), now())),
         waiting: (1, 2),
         delivered: 2,
         folded: 1,
@@ -362,7 +364,9 @@ fn every_field_that_a_person_fills_in_has_a_label() {
 #[test]
 fn whatever_is_come_to_only_to_be_scrolled_has_a_role_and_a_name() {
     for page in pages("plain") {
-        for tag in page.split('<').filter_map(|rest| rest.split('>').next()).filter(|tag| tag.contains("tabindex=\"0\"")) {
+        for tag in
+            page.split('<').filter_map(|rest| rest.split('>').next()).filter(|tag| tag.contains("tabindex=\"0\""))
+        {
             assert!(tag.contains("role=\"region\"") && tag.contains(" aria-label"), "{tag}");
         }
     }
