@@ -363,6 +363,17 @@ fn every_field_that_a_person_fills_in_has_a_label() {
 }
 
 #[test]
+fn whatever_is_come_to_only_to_be_scrolled_has_a_role_and_a_name() {
+    for page in pages("plain") {
+        for tag in
+            page.split('<').filter_map(|rest| rest.split('>').next()).filter(|tag| tag.contains("tabindex=\"0\""))
+        {
+            assert!(tag.contains("role=\"region\"") && tag.contains(" aria-label"), "{tag}");
+        }
+    }
+}
+
+#[test]
 fn the_keyboard_goes_through_a_page_as_it_is_read() {
     for page in pages("plain") {
         let orders = page.split("tabindex=\"").skip(1).filter_map(|rest| rest.split('"').next());

@@ -4,5 +4,6 @@ mod alerting;
 mod approving;
 mod dead_letters;
 mod forms;
+mod living;
 mod operating;
 mod searching;

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 /// Asks for this approval, and waits until the worker tells of it.
-async fn ask(worker: &WorkerProcess, approval: &str) {
+pub(super) async fn ask(worker: &WorkerProcess, approval: &str) {
     let now = Clock::System.now();
     let decision = json!({
         "id": format!("decision-{approval}"), "time": now, "decision": "REQUIRE_APPROVAL", "severity": "HIGH", "risk": 0.71,
@@ -55,7 +55,7 @@ async fn card(link: &str) -> String {
     url
 }
 
-async fn worker() -> WorkerProcess {
+pub(super) async fn worker() -> WorkerProcess {
     let tokens = ["auditor", "analyst"].map(token_of).concat();
     let mut worker = WorkerProcess::new(&format!("{PUBLISHER}{tokens}"));
     worker.start_ready().await;

@@ -42,11 +42,13 @@ pub(crate) struct Eye {
     scheme: &'static str,
 }
 
-/// On a desk by day and by night, and on a phone.
-pub(crate) const EYES: [Eye; 3] = [
+/// On a desk by day and by night, on a tablet, and on phones.
+pub(crate) const EYES: [Eye; 5] = [
     Eye { name: "light", width: 1_280, height: 800, scheme: "light" },
     Eye { name: "dark", width: 1_280, height: 800, scheme: "dark" },
+    Eye { name: "tablet", width: 768, height: 1_024, scheme: "light" },
     Eye { name: "phone", width: 390, height: 844, scheme: "light" },
+    Eye { name: "small-phone", width: 320, height: 640, scheme: "dark" },
 ];
 
 /// A browser with one window.
@@ -122,8 +124,12 @@ impl Browser {
 
     /// The text of the page as a person sees it.
     pub(crate) async fn text(&self) -> String {
-        let script = json!({"script": "return document.body ? document.body.innerText : ''", "args": []});
-        self.order("/execute/sync", &script).await.as_str().unwrap_or_default().to_owned()
+        self.run("return document.body ? document.body.innerText : ''").await.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// What this script returns.
+    pub(crate) async fn run(&self, script: &str) -> Value {
+        self.order("/execute/sync", &json!({"script": script, "args": []})).await
     }
 
     /// Clicks what this CSS selector means.
@@ -152,11 +158,39 @@ impl Browser {
         assert!(done["error"].is_null(), "{done}");
     }
 
+    /// Puts the mouse on what this CSS selector means, and its button down.
+    pub(crate) async fn mouse_down(&self, selector: &str) {
+        let middle = format!(
+            "const box = document.querySelector('{selector}').getBoundingClientRect();
+             return [Math.round(box.x + box.width / 2), Math.round(box.y + box.height / 2)]"
+        );
+        let middle = self.run(&middle).await;
+        let there = json!({"type": "pointerMove", "x": middle[0], "y": middle[1]});
+        self.mouse(json!([there, {"type": "pointerDown", "button": 0}])).await;
+    }
+
+    /// Lets the mouse's button come up again.
+    pub(crate) async fn mouse_up(&self) {
+        self.mouse(json!([{"type": "pointerUp", "button": 0}])).await;
+    }
+
+    async fn mouse(&self, deeds: Value) {
+        let actions = json!([{"type": "pointer", "id": "mouse", "actions": deeds}]);
+        let done = self.order("/actions", &json!({ "actions": actions })).await;
+        assert!(done["error"].is_null(), "{done}");
+    }
+
+    /// Presses a key down, or lets it come up again.
+    pub(crate) async fn key(&self, deed: &str, key: &str) {
+        let actions = json!([{"type": "key", "id": "keyboard", "actions": [{"type": deed, "value": key}]}]);
+        let done = self.order("/actions", &json!({ "actions": actions })).await;
+        assert!(done["error"].is_null(), "{done}");
+    }
+
     /// The id of what has the focus, or where it leads; empty where that has neither.
     pub(crate) async fn focus(&self) -> String {
         let told = "const one = document.activeElement; return one?.id || one?.getAttribute('href') || ''";
-        let script = json!({"script": told, "args": []});
-        self.order("/execute/sync", &script).await.as_str().unwrap_or_default().to_owned()
+        self.run(told).await.as_str().unwrap_or_default().to_owned()
     }
 
     /// Goes on from one thing to the next, as somebody without a mouse does, until it comes to the one with this id, or that leads
@@ -193,11 +227,10 @@ impl Browser {
         for eye in EYES {
             let scheme = json!([{"name": "prefers-color-scheme", "value": eye.scheme}]);
             self.devtools("Emulation.setEmulatedMedia", json!({"features": scheme})).await;
-            let phone = eye.name == "phone";
+            let phone = eye.width < 500;
             let metrics = json!({"width": eye.width, "height": eye.height, "deviceScaleFactor": 1, "mobile": phone});
             self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
-            let wide = json!({"script": "return document.documentElement.scrollWidth - window.innerWidth", "args": []});
-            let over = self.order("/execute/sync", &wide).await;
+            let over = self.run("return document.documentElement.scrollWidth - window.innerWidth").await;
             assert!(over.as_i64().unwrap() <= 0, "{name} is too wide for {}: by {over}", eye.name);
             let image = self.tell("GET", &self.path("/screenshot"), &Value::Null).await;
             let image = base64::prelude::BASE64_STANDARD.decode(image.as_str().unwrap()).unwrap();
