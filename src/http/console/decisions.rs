@@ -27,7 +27,7 @@ use crate::{
         decisions::{self, Looked, Standing, look},
         guard::{Caller, Gate},
     },
-    model::{DeathReason, Decision, Ending, Timestamp},
+    model::{Agent, DeathReason, Decision, Ending, Timestamp},
 };
 
 /// How many reasons are shown.
@@ -52,59 +52,82 @@ struct Wish {
 
 impl Wish {
     /// Reads an address. What is left empty in the form is not asked for.
-    fn read(text: &str, now: Timestamp) -> (Self, Option<QueryFault>) {
-        let (mut wish, mut fault) = (Self::default(), None);
+    fn read(text: &str, now: Timestamp) -> Self {
+        let mut wish = Self::default();
         for (key, value) in parse(text.as_bytes()) {
             let value = value.trim();
-            if !value.is_empty()
-                && let Err(error) = wish.take(&key, value)
-            {
-                fault = fault.or(Some(error));
+            if !value.is_empty() {
+                wish.take(&key, value);
             }
         }
-        let timeless = wish.asked.since.is_none() && wish.asked.until.is_none();
-        // An id is looked for wherever it is.
-        if timeless && wish.asked.ids.is_empty() {
-            let last = *wish.search.last.get_or_insert(Last::Day);
-            wish.asked.since = Some(now.minus(span(last)));
-        } else {
-            wish.search.last = None;
+        let Self { asked, search, .. } = &mut wish;
+        if let (Some(since), Some(until)) = (asked.since, asked.until)
+            && since >= until
+        {
+            let (since, label) = (since.for_people(), Search::label("until"));
+            let fault = format!("{since} is not before {label}, {}. Give an earlier time.", until.for_people());
+            search.faults.push(("since", Text::long(&fault)));
         }
-        (wish, fault)
+        search.since = asked.since.map(in_field).unwrap_or_default();
+        search.until = asked.until.map(in_field).unwrap_or_default();
+        search.kinds.clone_from(&asked.decisions);
+        search.severity = asked.min_severity;
+        search.agent = asked.agents.join(", ");
+        search.tool = asked.tools.join(", ");
+        let timeless = asked.since.is_none() && asked.until.is_none();
+        if !search.faults.is_empty() {
+            // Nothing is looked for, so no span either.
+            search.last = None;
+        } else if timeless && asked.ids.is_empty() {
+            let last = *search.last.get_or_insert(Last::Day);
+            asked.since = Some(now.minus(span(last)));
+        } else {
+            // An id is looked for wherever it is.
+            search.last = None;
+        }
+        wish
     }
 
-    fn take(&mut self, key: &str, value: &str) -> Result<(), QueryFault> {
-        let search = &mut self.search;
-        match key {
-            "since" | "until" => {
-                let place = if key == "since" { &mut search.since } else { &mut search.until };
-                *place = Text::short(value);
-                let exact = moment(value);
-                self.asked.take(key, &exact)?;
+    fn take(&mut self, key: &str, value: &str) {
+        let Self { asked, search, before } = self;
+        let taken = match key {
+            "since" | "until" => asked.take(key, &moment(value)).map_err(|QueryFault { problem, .. }| {
+                // What was written cannot be shown in a field for times.
+                let is_time = moment(value).replace(' ', "+").parse::<Timestamp>().is_ok();
+                let problem = if is_time { problem } else { String::from(NO_TIME) };
+                QueryFault::new(key, format!("“{}” {problem}", Text::short(value)))
+            }),
+            "last" => {
+                search.last = Last::ALL.into_iter().find(|last| last.word() == value);
+                return;
             }
-            "last" => search.last = Last::ALL.into_iter().find(|last| last.word() == value),
-            "before" => self.before = value.parse().ok(),
-            "decision" => {
-                self.asked.take(key, value)?;
-                search.kinds.clone_from(&self.asked.decisions);
+            "before" => {
+                *before = value.parse().ok();
+                return;
             }
-            "min_severity" => {
-                self.asked.take(key, value)?;
-                search.severity = self.asked.min_severity;
+            "agent" | "tool" => {
+                let patterns = value.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
+                patterns.map(|pattern| asked.take(key, pattern)).find(Result::is_err).unwrap_or(Ok(true))
             }
-            "agent" | "tool" | "id" => {
-                let place = match key {
-                    "agent" => &mut search.agent,
-                    "tool" => &mut search.tool,
-                    _ => &mut search.id,
-                };
-                *place = Text::short(value);
-                self.asked.take(key, value)?;
+            "id" => {
+                value.clone_into(&mut search.id);
+                asked.take(key, value)
             }
+            "decision" | "min_severity" => asked.take(key, value),
             // A mark of the way here, or somebody else's: a page is shown all the same.
-            _ => {}
+            _ => return,
+        };
+        if let Err(fault) = taken {
+            self.blame(&fault);
         }
-        Ok(())
+    }
+
+    /// Notes what is wrong with a field, in the words of the form.
+    fn blame(&mut self, fault: &QueryFault) {
+        const FIELDS: [&str; 7] = ["since", "until", "decision", "min_severity", "agent", "tool", "id"];
+        let Some(field) = FIELDS.into_iter().find(|field| *field == fault.key) else { return };
+        let sentence = format!("{}.", fault.problem.replace('`', ""));
+        self.search.faults.push((field, Text::long(&sentence)));
     }
 
     /// The filters as an address has them, the times left out.
@@ -152,14 +175,24 @@ fn span(last: Last) -> Duration {
     }
 }
 
-/// A time as a form writes it, without seconds or zone, as RFC 3339 in UTC; anything else as it is.
+/// What is wrong with what is no time, and what is right.
+const NO_TIME: &str = "is not a time. Write it as 2026-06-01T12:00:00, or a day as 2026-06-01";
+
+/// A time as a form writes it, without seconds or zone, or a day, as RFC 3339 in UTC; anything else as it is.
 fn moment(text: &str) -> String {
     let zone = |text: &str| format!("{text}Z");
     match text.len() {
+        10 => zone(&format!("{text}T00:00:00")),
         16 => zone(&format!("{text}:00")),
         19 | 21..=23 if !text.ends_with('Z') => zone(text),
         _ => text.to_owned(),
     }
+}
+
+/// A time as a field for times has it: without a zone, which is UTC, and to the second.
+fn in_field(time: Timestamp) -> String {
+    let people = time.for_people();
+    people.get(..19).unwrap_or_default().replace(' ', "T")
 }
 
 pub(super) async fn list(
@@ -170,21 +203,19 @@ pub(super) async fn list(
 ) -> Response {
     let (inside, began) = (&gate.inside, Instant::now());
     let now = inside.clock.now();
-    let (mut wish, fault) = Wish::read(&text.unwrap_or_default(), now);
-    let query = match fault {
-        Some(fault) => Err(fault),
-        None => Query::try_from(wish.asked.clone()),
+    let mut wish = Wish::read(&text.unwrap_or_default(), now);
+    let query = if wish.search.faults.is_empty() {
+        Query::try_from(wish.asked.clone()).map_err(|fault| wish.blame(&fault)).ok()
+    } else {
+        None
     };
-    let (mut exports, is_query) = (Vec::new(), query.is_ok());
+    let (mut exports, is_query) = (Vec::new(), query.is_some());
     let found = match query {
-        Ok(query) => {
+        Some(query) => {
             exports = wish.exports();
             look(inside, &query, wish.before, LIST).await.map_err(|error| unsearchable(&error))
         }
-        Err(fault) => {
-            let hint = "Times are in UTC, as 2026-06-01T12:00; * stands for any text in agents and tools.";
-            Err((Text::long(&format!("{fault}.")), Text::long(hint)))
-        }
+        None => Err(faulty(&wish.search)),
     };
     let found = found.map(|Looked { page, told }| Decisions {
         list: page.decisions.iter().zip(told).filter_map(|(found, told)| row(found, &told, now)).collect(),
@@ -206,6 +237,13 @@ pub(super) async fn list(
     })
 }
 
+/// Says which fields are to be mended.
+fn faulty(search: &Search) -> (Text, Text) {
+    let labels: Vec<&str> = search.faults.iter().map(|(field, _)| Search::label(field)).collect();
+    let problem = format!("Nothing was looked for: see {} in the search above.", labels.join(", "));
+    (Text::long(&problem), Text::long("Times are in UTC; * stands for any text in agents and tools."))
+}
+
 fn unsearchable(error: &ExportError) -> (Text, Text) {
     (Text::long(&format!("{error}.")), Text::long(&format!("Hint: {}.", error.hint())))
 }
@@ -218,9 +256,9 @@ fn row(found: &export::Found, told: &decisions::Told, now: Timestamp) -> Option<
         time: When::new(decision.time, now),
         kind: decision.kind,
         severity: decision.severity,
-        agent: Text::short(decision.agent.label()),
-        tool: Text::short(decision.tool()),
-        operation: decision.operation().map(Text::short),
+        agent: called(&decision.agent),
+        tool: Text::name(decision.tool()),
+        operation: decision.operation().map(Text::name),
         title: decision.title.as_deref().map(Text::short).filter(|title| !title.is_empty()),
         became: became(&decision.id, decision.time, told, now),
     })
@@ -331,7 +369,8 @@ fn shown(visit: Visit, decision: &Decision, told: &decisions::Told, now: Timesta
     let routed_at = told.routed_at().map(|at| When::new(at, now));
     let raw = Block::of_json(&String::from_utf8_lossy(decision.raw()));
     let decision = asked(decision, now);
-    visit.page("Decision", Some(Section::Decisions), |frame| {
+    let title = format!("{kind} {} · Decision", call(&decision));
+    visit.page(&title, Some(Section::Decisions), |frame| {
         console::html(&DecisionPage { frame, kind, decision, approval, became, routed_at, raw })
     })
 }
@@ -356,6 +395,17 @@ fn missing(visit: Visit, id: &str, page: &export::Page, now: Timestamp) -> Respo
     response
 }
 
+/// What people call an agent. A name is theirs to choose; what the id is, or a name that would leave nothing to see, is shown exactly.
+fn called(agent: &Agent) -> Text {
+    let name = Text::short(agent.label());
+    if name.is_empty() || agent.label() == &*agent.id { Text::name(agent.label()) } else { name }
+}
+
+/// The tool and the operation, for the title of a page.
+pub(super) fn call(asked: &Asked) -> String {
+    asked.operation.as_ref().map_or_else(|| asked.tool.to_string(), |operation| format!("{}.{operation}", asked.tool))
+}
+
 /// What a decision says, as it is shown.
 pub(super) fn asked(decision: &Decision, now: Timestamp) -> Asked {
     let agent = &decision.agent;
@@ -366,11 +416,11 @@ pub(super) fn asked(decision: &Decision, now: Timestamp) -> Asked {
         severity: decision.severity,
         risk: decision.risk.map(|risk| format!("{risk:.2}")),
         title: decision.title.as_deref().map(Text::long).filter(|title| !title.is_empty()),
-        agent: Text::short(agent.label()),
-        agent_id: (agent.label() != &*agent.id).then(|| Text::short(&agent.id)),
-        tool: Text::short(decision.tool()),
-        operation: decision.operation().map(Text::short),
-        reasons: decision.reasons.iter().take(REASONS_MAX).map(|reason| Text::short(reason)).collect(),
+        agent: called(agent),
+        agent_id: (agent.label() != &*agent.id).then(|| Text::name(&agent.id)),
+        tool: Text::name(decision.tool()),
+        operation: decision.operation().map(Text::name),
+        reasons: decision.reasons.iter().take(REASONS_MAX).map(|reason| Text::name(reason)).collect(),
         more_reasons: decision.reasons.len().saturating_sub(REASONS_MAX),
         src: decision.src.map(|src| src.to_string()),
     }
@@ -384,51 +434,87 @@ mod tests {
         "2026-06-10T12:00:00Z".parse().unwrap()
     }
 
-    fn read(text: &str) -> (Wish, Option<QueryFault>) {
+    fn read(text: &str) -> Wish {
         Wish::read(text, now())
     }
 
     #[test]
     fn what_is_left_empty_is_not_asked_for_and_a_day_is_looked_at_where_no_time_is_given() {
-        let (wish, fault) = read("since=&until=&min_severity=&agent=&tool=+&id=&continued=1&last=forever");
-        assert!(fault.is_none());
+        let wish = read("since=&until=&min_severity=&agent=&tool=+&id=&continued=1&last=forever");
+        assert!(wish.search.faults.is_empty());
         assert_eq!((wish.asked.since, wish.asked.until), (Some(now().minus(Duration::from_hours(24))), None));
         assert_eq!((wish.search.last, wish.path(None).as_str()), (Some(Last::Day), "/decisions?last=24h"));
-        let (wish, _) = read("last=7d&agent=production-*&decision=DENY&decision=INCIDENT&min_severity=HIGH");
+        assert_eq!(wish.search.since, "", "a span of time is no time that was given");
+        let wish = read("last=7d&agent=production-*&decision=DENY&decision=INCIDENT&min_severity=HIGH");
         assert_eq!(wish.asked.since, Some(now().minus(Duration::from_hours(7 * 24))));
         let path = "/decisions?last=7d&decision=DENY&decision=INCIDENT&min_severity=HIGH&agent=production-*";
         assert_eq!(wish.path(None), path);
         assert_eq!(wish.path(Some(42)), format!("{path}&before=42"));
-        let (again, fault) = read(wish.path(Some(42)).split_once('?').unwrap().1);
-        assert!(fault.is_none() && again.before == Some(42) && again.path(None) == path);
+        let again = read(wish.path(Some(42)).split_once('?').unwrap().1);
+        assert!(again.search.faults.is_empty() && again.before == Some(42) && again.path(None) == path);
         let (csv, href) = &wish.exports()[1];
         assert_eq!(*csv, "csv");
         assert!(href.contains("format=csv&since=2026-06-03T12%3A00%3A00Z&decision=DENY"), "{href}");
     }
 
     #[test]
-    fn times_are_taken_as_forms_write_them_and_as_programs_do() {
-        for (text, time) in [
-            ("2026-06-01T12:00", "2026-06-01T12:00:00Z"),
-            ("2026-06-01T12:00:01", "2026-06-01T12:00:01Z"),
-            ("2026-06-01T12:00:01.5", "2026-06-01T12:00:01.5Z"),
-            ("2026-06-01T12:00:01.123", "2026-06-01T12:00:01.123Z"),
-            ("2026-06-01T14:00:00%2B02:00", "2026-06-01T12:00:00Z"),
-            ("2026-06-01T12:00:00Z", "2026-06-01T12:00:00Z"),
+    fn times_are_taken_as_forms_write_them_and_as_programs_do_and_shown_as_a_field_takes_them() {
+        for (text, time, shown) in [
+            ("2026-06-01T12:00", "2026-06-01T12:00:00Z", "2026-06-01T12:00:00"),
+            ("2026-06-01T12:00:01", "2026-06-01T12:00:01Z", "2026-06-01T12:00:01"),
+            ("2026-06-01T12:00:01.5", "2026-06-01T12:00:01.5Z", "2026-06-01T12:00:01"),
+            ("2026-06-01T12:00:01.123", "2026-06-01T12:00:01.123Z", "2026-06-01T12:00:01"),
+            ("2026-06-01T14:00:00%2B02:00", "2026-06-01T12:00:00Z", "2026-06-01T12:00:00"),
+            ("2026-06-01T12:00:00Z", "2026-06-01T12:00:00Z", "2026-06-01T12:00:00"),
+            ("2026-06-01", "2026-06-01T00:00:00Z", "2026-06-01T00:00:00"),
         ] {
-            let (wish, fault) = read(&format!("since={text}&last=1h"));
-            assert!(fault.is_none(), "{text}: {fault:?}");
+            let wish = read(&format!("since={text}&last=1h"));
+            assert!(wish.search.faults.is_empty(), "{text}: {:?}", wish.search.faults);
             assert_eq!((wish.asked.since, wish.search.last), (Some(time.parse().unwrap()), None), "{text}");
+            assert_eq!(wish.search.since, shown);
+            // As the links of a page have it.
+            assert_eq!(read(wish.path(Some(7)).split_once('?').unwrap().1).search.since, shown);
         }
-        for bad in ["since=yesterday", "until=12:00", "decision=deny", "min_severity=URGENT", "since=2026-06-31T00:00"]
-        {
-            assert!(read(bad).1.is_some(), "{bad}");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_of_its_field_with_what_was_written_and_no_span_is_taken_for_it() {
+        let time = "is not a time. Write it as 2026-06-01T12:00:00, or a day as 2026-06-01.";
+        for (bad, fault) in [
+            ("since=24h&last=24h", ("since", format!("“24h” {time}"))),
+            ("until=12:00", ("until", format!("“12:00” {time}"))),
+            ("since=2026-06-31T00:00", ("since", format!("“2026-06-31T00:00” {time}"))),
+            (
+                "since=2026-06-02&until=2026-06-01",
+                (
+                    "since",
+                    "2026-06-02 00:00:00 UTC is not before Until (UTC), 2026-06-01 00:00:00 UTC. Give an earlier time."
+                        .to_owned(),
+                ),
+            ),
+        ] {
+            let search = read(bad).search;
+            assert_eq!((search.faults, search.last), (vec![(fault.0, Text::long(&fault.1))], None), "{bad}");
+        }
+        for (bad, field) in [("decision=deny", "decision"), ("min_severity=URGENT", "min_severity")] {
+            let faults = read(bad).search.faults;
+            assert!(faults.len() == 1 && faults[0].0 == field && !faults[0].1.as_str().contains('`'), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn several_agents_and_tools_are_asked_for_with_commas_or_one_by_one_and_all_are_shown() {
+        for text in ["tool=slack&tool=github.create_*&agent=a,+b", "tool=slack,github.create_*,&agent=a&agent=+b+,"] {
+            let wish = read(text);
+            assert_eq!((wish.asked.tools.len(), wish.asked.agents.len()), (2, 2), "{text}");
+            assert_eq!((&*wish.search.tool, &*wish.search.agent), ("slack, github.create_*", "a, b"));
+            assert_eq!(wish.path(None), "/decisions?last=24h&agent=a&agent=b&tool=slack&tool=github.create_*");
         }
     }
 
     #[test]
     fn an_id_is_looked_for_wherever_it_is() {
-        let (wish, _) = read("id=f1e2&last=24h");
+        let wish = read("id=f1e2&last=24h");
         assert_eq!((wish.asked.since, wish.search.last, wish.asked.ids.len()), (None, None, 1));
     }
 }
