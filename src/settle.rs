@@ -282,7 +282,10 @@ impl Refusals {
             PublishError::Unroutable { .. } | PublishError::Rejected { .. } | PublishError::Silent { .. } => PATIENCE,
             // It will not become smaller, and says nothing of the queue.
             PublishError::TooLarge { .. } => return Some(lane),
-            PublishError::Disconnected | PublishError::Timeout { .. } | PublishError::Storage { .. } => {
+            PublishError::Forbidden { .. }
+            | PublishError::Disconnected
+            | PublishError::Timeout { .. }
+            | PublishError::Storage { .. } => {
                 // What it said before, it may have said because it was going down.
                 self.accepted(to);
                 return None;

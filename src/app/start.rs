@@ -176,6 +176,8 @@ impl Worker {
             doors: None,
             grace,
         };
+        // Whoever holds it keeps the cards from coming to an end, and a start that fails stops what has begun.
+        drop(approving.posted);
         match http::open(address.listen, address.metrics_listen, doors, &worker.background).await {
             Ok(doors) => worker.doors = Some(doors),
             Err((address, source)) => {

@@ -271,6 +271,7 @@ impl<'a> Publisher<'a> {
             let hint = match &cause {
                 PublishError::Unroutable { .. } => "bind the firewall's queue to the exchange `<prefix>.approvals`",
                 PublishError::Rejected { .. }
+                | PublishError::Forbidden { .. }
                 | PublishError::Disconnected
                 | PublishError::Timeout { .. }
                 | PublishError::Silent { .. }

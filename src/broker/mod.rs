@@ -92,6 +92,10 @@ pub struct Message {
     pub body: Bytes,
 }
 
+/// Which rights the user needs on RabbitMQ. What goes to a queue or a log goes through the default exchange, `amq.default`.
+pub(crate) const RIGHTS: &str = "check user and password in `[broker] url`; with the prefix `interven` the user needs `rabbitmqctl set_permissions -p / USER \
+     'interven\\..*' '(interven\\..*|amq\\.default)' 'interven\\..*'`; without the right to configure set `declare = false`";
+
 /// Why a publish did not come to rest. Whether the broker has the message all the same is unknown but for `Unroutable` and
 /// `TooLarge`: publish again, at least once is the promise.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -105,6 +109,12 @@ pub enum PublishError {
     /// The broker said no.
     #[error("the broker refused the message for `{to}`")]
     Rejected {
+        /// The exchange or queue.
+        to: String,
+    },
+    /// The broker's user has not the right to.
+    #[error("the broker's user may not publish to `{to}`")]
+    Forbidden {
         /// The exchange or queue.
         to: String,
     },
@@ -147,6 +157,7 @@ impl PublishError {
             Self::Rejected { .. } => {
                 "look at the broker's log: a queue may be at its length limit or without a majority of its nodes"
             }
+            Self::Forbidden { .. } => RIGHTS,
             Self::Disconnected => {
                 "check that the broker runs and that `[broker] url` is right; the worker reconnects by itself"
             }
@@ -403,6 +414,11 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// The names of what it does without: what is not there, may not be made, and is not needed for a decision to be told.
     fn lacking(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether this log is one of these.
+    fn lacks(&self, _log: Log) -> bool {
+        false
     }
 
     /// What it says of itself, as it changes.

@@ -1,6 +1,6 @@
 //! A channel as people may see it: everything but its secrets.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -11,6 +11,9 @@ use crate::{
     model::{Decision, DecisionKind, Delivery, Timestamp, filter::Pattern},
     settings::units::show_duration,
 };
+
+/// For how long the approval of a test could be answered, if anybody asked for it. Less, and its card would have no buttons.
+const TEST_APPROVAL: Duration = Duration::from_mins(10);
 
 /// A channel as it may be shown to anybody who may read the configuration.
 #[derive(Debug, Serialize)]
@@ -86,12 +89,24 @@ pub fn view(channel: &ChannelPlan, links: &Links, now: Timestamp) -> View {
     }
 }
 
-/// A delivery of a decision that is clearly a test, of a sort that the channel wants, and that asks nobody for an approval.
+/// A delivery of a decision that is clearly a test, of a sort that the channel wants. It asks for an approval only where the card has
+/// live buttons, which are to be seen and tried: nobody has asked for that approval, so a click answers nothing, and says so.
 #[expect(clippy::missing_panics_doc, reason = "it never does: every field is in its range, which a test shows")]
 pub fn sample(channel: &ChannelPlan, now: Timestamp) -> Delivery {
-    let wanted = channel.filter.events.iter().find(|kind| *kind != DecisionKind::RequireApproval);
+    let asks = |kind: &DecisionKind| *kind == DecisionKind::RequireApproval;
+    let has_buttons =
+        channel.channel.answerable().is_some_and(|slack| !slack.interactivity().signing_secrets.is_empty());
+    let wanted = if has_buttons && channel.filter.events.iter().any(|kind| asks(&kind)) {
+        Some(DecisionKind::RequireApproval)
+    } else {
+        channel.filter.events.iter().find(|kind| !asks(kind))
+    };
     let id = uuid::Uuid::new_v4();
-    let decision = serde_json::json!({
+    let approval = wanted
+        .as_ref()
+        .filter(|kind| asks(kind))
+        .map(|_| serde_json::json!({"id": format!("test-{id}"), "expires_at": now.plus(TEST_APPROVAL)}));
+    let mut decision = serde_json::json!({
         "id": format!("test-{id}"),
         "time": now,
         "decision": wanted.unwrap_or(DecisionKind::Incident).as_str(),
@@ -104,6 +119,9 @@ pub fn sample(channel: &ChannelPlan, now: Timestamp) -> Delivery {
         "reasons": ["TEST"],
         "test": true,
     });
+    if let Some(approval) = approval {
+        decision["approval"] = approval;
+    }
     let decision =
         Decision::decode(Bytes::from(decision.to_string())).expect("the sample has every field in its range");
     Delivery::new(Arc::new(decision), channel.id.clone(), now)

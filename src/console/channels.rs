@@ -143,6 +143,10 @@ pub struct Channel {
     pub folded: u64,
     /// How many died.
     pub dead: u64,
+    /// How many have died since the endpoint last took something, where they are enough to say so.
+    pub untaken: Option<u64>,
+    /// Since when the oldest delivery waits, where that is long ago.
+    pub behind: Option<When>,
     /// How many workers see its lane in which state, where they do not agree: a lane is one worker's, and that one knows best.
     pub seen: Option<Text>,
 }
@@ -151,6 +155,19 @@ impl Channel {
     /// How many wait, wherever it is.
     pub fn waits(&self) -> i64 {
         self.waiting.0 + self.waiting.1
+    }
+
+    /// How it fails somebody although its lane does not rest.
+    pub fn shortfall(&self) -> Option<String> {
+        if let Some(count) = self.untaken {
+            return Some(format!("its endpoint has taken none of the last {count}: they are dead letters"));
+        }
+        self.behind.as_ref().map(|since| format!("its oldest delivery waits since {}", since.short()))
+    }
+
+    /// The class of its look.
+    pub fn look(&self) -> &'static str {
+        if self.lane == Lane::Flowing && self.shortfall().is_some() { "bad" } else { self.lane.look() }
     }
 
     /// Whether somebody has delivered since its lane does not flow.

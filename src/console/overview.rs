@@ -131,7 +131,7 @@ impl OverviewPage {
             (1, [first, ..]) => ("bad", "!", format!("{}.", first.what)),
             // A worker that reaches no broker tells nobody at all, whatever its channels do.
             (_, [first, ..]) if !self.counts.connected => ("bad", "!", format!("{}.", first.what)),
-            (count, _) => ("bad", "!", format!("{count} channels tell nobody at present.")),
+            (count, _) => ("bad", "!", format!("Not everyone is being told: {count} channels need somebody.")),
         }
     }
 
@@ -197,7 +197,9 @@ fn trouble(channel: &Channel, long: bool) -> Option<(Weight, String)> {
             Some((Weight::Untold, format!("{id} is paused{by}: nobody is told there{since}")))
         }
         Lane::Paused | Lane::Probing if long => Some((Weight::Untold, format!("{id} waits for its endpoint{since}"))),
-        Lane::Paused | Lane::Probing | Lane::Flowing => None,
+        Lane::Paused | Lane::Probing | Lane::Flowing => {
+            channel.shortfall().map(|shortfall| (Weight::Untold, format!("{id}: {shortfall}")))
+        }
     }
 }
 
@@ -245,6 +247,8 @@ mod tests {
             delivered: 0,
             folded: 0,
             dead: 0,
+            untaken: None,
+            behind: None,
             seen: None,
         }
     }
@@ -280,12 +284,24 @@ mod tests {
             assert_eq!(said(&with, WELL), ("bad", sentence.to_owned(), vec![Weight::Untold]));
         }
         let (look, sentence, _) = said(&[("a", Lane::Held), ("b", Lane::Held), ("c", Lane::Stopped)], WELL);
-        assert!(look == "bad" && sentence == "3 channels tell nobody at present.");
+        assert!(look == "bad" && sentence == "Not everyone is being told: 3 channels need somebody.");
         assert_eq!(said(&[], WELL).1, "There is no channel: nobody is told of anything.");
         let lost = Counts { connected: false, ..WELL };
         for channels in [&well[..], &[("a", Lane::Held)]] {
             assert!(said(channels, lost).1.starts_with("This worker does not reach the broker"), "{channels:?}");
         }
+    }
+
+    #[test]
+    fn a_lane_that_flows_into_dead_letters_or_is_far_behind_tells_not_everyone() {
+        let mut page = page(&[("soc", Lane::Flowing), ("siem", Lane::Flowing)], WELL);
+        page.channels[1].untaken = Some(76);
+        let (look, _, verdict) = page.verdict();
+        let says = "siem: its endpoint has taken none of the last 76: they are dead letters.";
+        assert_eq!((look, &*verdict), ("bad", says));
+        page.channels[0].behind = Some(When::new(now().minus(Duration::from_mins(30)), now()));
+        assert_eq!(page.verdict().2, "Not everyone is being told: 2 channels need somebody.");
+        assert_eq!(page.needs()[0].what.as_str(), "soc: its oldest delivery waits since 11:38 UTC");
     }
 
     #[test]

@@ -70,6 +70,8 @@ fn channel(text: &str, lane: Lane) -> Channel {
         narrowed: vec![short()],
         in_file: true,
         last_success: Some(When::new(now(), now())),
+        untaken: Some(3),
+        behind: Some(When::new(now(), now())),
         waiting: (1, 2),
         delivered: 2,
         folded: 1,

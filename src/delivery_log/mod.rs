@@ -13,8 +13,10 @@
 //!
 //! Start with [`DeliveryLog`], then `record.rs`, which is the wire format.
 
-pub mod reading;
+mod reading;
 mod record;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
@@ -22,11 +24,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use self::writer::{Desk, Writer};
+use self::writer::{Gathering, Writer};
 use crate::{
     broker::Broker,
     model::{ChannelId, DeathReason, Ending, Timestamp},
@@ -35,13 +37,16 @@ use crate::{
 
 pub use reading::{Account, Accounts, Became, Reader};
 
+/// How often it is said at most that the log cannot be written, and that it cannot be read.
+const TELL_EVERY: Duration = Duration::from_mins(10);
+
 /// Where entries are noted. Cheap to clone; with [`Self::none`], nothing is.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryLog(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
-    desk: Mutex<Desk>,
+    gathering: Mutex<Gathering>,
     /// Somebody has begun a record, or filled one.
     wake: Notify,
     metrics: Metrics,
@@ -51,8 +56,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn gathering(&self) -> MutexGuard<'_, Gathering> {
+        self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lose(&self, entries: u64) {
@@ -62,6 +67,21 @@ impl Shared {
     /// How many entries this worker has lost since it started.
     fn lost(&self) -> u64 {
         self.metrics.delivery_records_lost.get()
+    }
+}
+
+/// Keeps trouble that lasts from being told of again and again.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Whether it is to be told of now; then not for [`TELL_EVERY`].
+    fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|told_at| told_at.elapsed() >= TELL_EVERY);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
     }
 }
 
@@ -87,7 +107,7 @@ impl DeliveryLog {
     /// Starts what writes the log. Entries that could not be written are counted.
     pub fn start(broker: Arc<dyn Broker>, metrics: Metrics) -> Self {
         let (finish, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let shared = Arc::new(Shared { desk: Mutex::default(), wake: Notify::new(), metrics, finish, tasks });
+        let shared = Arc::new(Shared { gathering: Mutex::default(), wake: Notify::new(), metrics, finish, tasks });
         shared.tasks.spawn(Writer { shared: Arc::clone(&shared), broker }.run());
         Self(Some(shared))
     }
@@ -109,7 +129,7 @@ impl DeliveryLog {
 
     fn note(&self, put: impl FnOnce(&mut Vec<u8>)) {
         let Some(shared) = &self.0 else { return };
-        let noted = shared.desk().note(put);
+        let noted = shared.gathering().note(put);
         if noted.lost > 0 {
             shared.lose(noted.lost);
         }
@@ -124,7 +144,7 @@ impl DeliveryLog {
         shared.finish.cancel();
         shared.tasks.close();
         drop(tokio::time::timeout(limit, shared.tasks.wait()).await);
-        let lost = shared.desk().clear();
+        let lost = shared.gathering().clear();
         if lost > 0 {
             shared.lose(lost);
             warn!(lost, "stopping before all records of what became of deliveries were written: they are not recorded");

@@ -1,14 +1,16 @@
 //! Reading: what became of a few decisions, gathered from the log.
 //!
-//! A decision is told within moments of its time, or within what its channels' lanes wait for. So the log is read from the time of
-//! the oldest of them on, until all of them have come to an end, or until the log ends, or for so long ([`READ_MAX`]).
+//! A decision is told within moments of its time, or within what its channels' lanes wait for. So the log is read from about the
+//! time of the decisions on, until all of them have come to an end, or until the log ends. Decisions of different times are read of
+//! group by group, the newest first, for so long ([`READ_MAX`]): one that is old, or says that it is, costs the newer ones nothing.
 //!
 //! Where the log ends at present is found out by appending a mark, as the followers of the small logs do: that takes milliseconds, and
-//! waiting for silence would take a second at every look at a page.
+//! waiting for silence would take a second at every look at a page. What was once read up to there is not read again.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,10 +18,11 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    Ended,
+    Ended, Seldom,
     record::{Entry, decode},
 };
 use crate::{
@@ -30,7 +33,7 @@ use crate::{
     model::{ChannelId, Clock, Ending, Timestamp},
 };
 
-/// How long is read.
+/// How long is read, all groups together.
 const READ_MAX: Duration = Duration::from_secs(5);
 
 /// How long appending the mark may take, and how long a log that holds it may give nothing.
@@ -40,30 +43,33 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// The longest record that can be a mark, in bytes.
 const MARK_BYTES_MAX: usize = 200;
 
+/// Decisions whose times lie no further apart are read of at once.
+const GROUP_SPAN: Duration = Duration::from_mins(10);
+
 /// How far before the decisions' times reading begins: clocks differ a little. Where not all were found so, once more, by a lot.
 const AHEAD: [Duration; 2] = [Duration::from_secs(20), Duration::from_mins(15)];
+
+/// What was routed so long after its time said a wrong time: it came then, and not before. A publisher that repeats itself does so
+/// sooner.
+const LATE: Duration = Duration::from_hours(24);
 
 /// Readings at once.
 const READINGS_MAX: usize = 4;
 
 /// What became of decisions, as far as the log tells.
 #[derive(Clone, Debug, Default)]
-pub struct Accounts {
-    accounts: HashMap<Box<str>, Account>,
-    /// Whether the log was read to its end, or to where nothing more can come.
-    pub complete: bool,
-}
+pub struct Accounts(HashMap<Box<str>, Account>);
 
 impl Accounts {
-    /// What a log tells that says nothing of them.
+    /// Those of these decisions.
     #[cfg(test)]
-    pub(crate) fn of_nothing(complete: bool) -> Self {
-        Self { accounts: HashMap::new(), complete }
+    pub(crate) fn by_hand(accounts: impl IntoIterator<Item = (&'static str, Account)>) -> Self {
+        Self(accounts.into_iter().map(|(id, account)| (Box::from(id), account)).collect())
     }
 
-    /// What became of this decision; `None` where nothing is recorded.
+    /// What became of this decision; `None` where nobody asked.
     pub fn of(&self, decision: &str) -> Option<&Account> {
-        self.accounts.get(decision)
+        self.0.get(decision)
     }
 }
 
@@ -73,6 +79,8 @@ pub struct Account {
     /// When it was routed first; `None` where that is not recorded, and it may have gone to channels that are not either.
     pub routed_at: Option<Timestamp>,
     channels: BTreeMap<ChannelId, Fate>,
+    /// Whether the log was read to where nothing more of it can come.
+    pub complete: bool,
 }
 
 /// What is known of one delivery. A decision may come twice, and a dead letter may be sent again.
@@ -99,7 +107,13 @@ impl Account {
     /// One that was routed, and of which nothing else is known.
     #[cfg(test)]
     pub(crate) fn routed(at: Timestamp, channels: impl Iterator<Item = ChannelId>) -> Self {
-        Self { routed_at: Some(at), channels: channels.map(|channel| (channel, Fate::default())).collect() }
+        let channels = channels.map(|channel| (channel, Fate::default())).collect();
+        Self { routed_at: Some(at), channels, complete: true }
+    }
+
+    /// Whether nothing of it was found.
+    pub fn is_empty(&self) -> bool {
+        self.routed_at.is_none() && self.channels.is_empty()
     }
 
     /// The channels that it was routed to, or has ended in, by their ids.
@@ -112,16 +126,22 @@ impl Account {
         self.routed_at.is_some() && self.channels.values().all(|fate| fate.told.is_some())
     }
 
-    fn take(&mut self, entry: Entry<'_>) {
+    /// Whether it was routed so long after this time that it cannot have come before.
+    fn is_later_than(&self, time: Timestamp) -> bool {
+        self.routed_at.is_some_and(|routed_at| routed_at.since(time) > LATE)
+    }
+
+    /// Takes an entry of it, in whatever order they come.
+    fn take(&mut self, entry: &Entry<'_>) {
         match entry {
             Entry::Routed { at, channels, .. } => {
-                self.routed_at = Some(self.routed_at.map_or(at, |first| first.min(at)));
+                self.routed_at = Some(self.routed_at.map_or(*at, |first| first.min(*at)));
                 for channel in channels {
-                    self.channels.entry(channel).or_default();
+                    self.channels.entry(channel.clone()).or_default();
                 }
             }
             Entry::Ended { channel, ended, .. } => {
-                let fate = self.channels.entry(channel).or_default();
+                let (fate, ended) = (self.channels.entry(channel.clone()).or_default(), *ended);
                 match ended.ending {
                     Ending::Delivered | Ending::Folded if fate.told.is_none_or(|first| ended.at < first.at) => {
                         fate.told = Some(ended);
@@ -131,8 +151,8 @@ impl Account {
                 }
             }
             Entry::Again { channel, at, .. } => {
-                let again = &mut self.channels.entry(channel).or_default().again;
-                *again = Some(again.map_or(at, |last| last.max(at)));
+                let again = &mut self.channels.entry(channel.clone()).or_default().again;
+                *again = Some(again.map_or(*at, |last| last.max(*at)));
             }
         }
     }
@@ -155,77 +175,174 @@ pub struct Reader {
     clock: Clock,
     kept: bool,
     places: Arc<Semaphore>,
+    tells: Arc<Mutex<Seldom>>,
 }
 
 impl Reader {
     /// A reader of the log on this broker; `kept` says whether there is one.
     pub fn new(broker: Arc<dyn Broker>, clock: Clock, kept: bool) -> Self {
-        Self { broker, clock, kept, places: Arc::new(Semaphore::new(READINGS_MAX)) }
+        Self { broker, clock, kept, places: Arc::new(Semaphore::new(READINGS_MAX)), tells: Arc::default() }
     }
 
-    /// What became of these decisions, which have these times.
-    ///
-    /// # Errors
-    /// Where the log is not there or cannot be read: then nothing is known.
-    pub async fn accounts(&self, wanted: &[(&str, Timestamp)]) -> Result<Accounts, BrokerError> {
-        let mut found = Accounts { accounts: HashMap::new(), complete: true };
-        let oldest = wanted.iter().map(|(_, time)| *time).min();
-        let Some(oldest) = oldest.filter(|_| self.kept) else { return Ok(found) };
+    /// What became of these decisions, which have these times. Where the log is not there or cannot be read, no account is complete.
+    pub async fn accounts(&self, wanted: &[(&str, Timestamp)]) -> Accounts {
+        let nothing = Account { complete: !self.kept, ..Account::default() };
+        let accounts = wanted.iter().map(|(id, _)| (Box::from(*id), nothing.clone())).collect();
+        if wanted.is_empty() || !self.kept || self.broker.lacks(Log::Deliveries) {
+            return Accounts(accounts);
+        }
         let deadline = Instant::now() + READ_MAX;
         // Nobody closes it; and out of time, nothing is known.
-        let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
-            return Ok(Accounts { complete: false, ..found });
-        };
+        let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else { return Accounts(accounts) };
+        let (broker, now) = (&*self.broker, self.clock.now());
+        let mark = append_mark(broker, deadline).await;
+        let mut reading = Reading { broker, now, deadline, mark, known: None, accounts };
+        for group in groups(wanted) {
+            match reading.read_of(&group).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    self.tell(&error);
+                    break;
+                }
+            }
+        }
+        Accounts(reading.accounts)
+    }
+
+    fn tell(&self, error: &BrokerError) {
+        if self.tells.lock().unwrap_or_else(PoisonError::into_inner).is_due() {
+            warn!(%error, hint = error.hint, "the log of the deliveries could not be read: what became of decisions is unknown");
+        }
+    }
+}
+
+/// The decisions by their times, the newest first, those together that are read of at once.
+fn groups<'a>(wanted: &[(&'a str, Timestamp)]) -> Vec<Vec<(&'a str, Timestamp)>> {
+    // An id may be there with two times; its account begins with the older one.
+    let mut times: HashMap<&str, Timestamp> = HashMap::new();
+    for (id, time) in wanted {
+        times.entry(id).and_modify(|oldest| *oldest = (*oldest).min(*time)).or_insert(*time);
+    }
+    let mut wanted: Vec<_> = times.into_iter().collect();
+    wanted.sort_unstable_by_key(|(_, time)| Reverse(*time));
+    let mut groups: Vec<Vec<(&str, Timestamp)>> = Vec::new();
+    for one in wanted {
+        match groups.last_mut() {
+            Some(group) if group.first().is_some_and(|newest| newest.1.since(one.1) <= GROUP_SPAN) => group.push(one),
+            Some(_) | None => groups.push(vec![one]),
+        }
+    }
+    groups
+}
+
+/// Appends a mark, so that where the log ends at present can be seen; `None` where that fails.
+async fn append_mark(broker: &dyn Broker, deadline: Instant) -> Option<Uuid> {
+    let id = Uuid::now_v7();
+    let message = Message { to: Destination::Log(Log::Deliveries), id: id.to_string(), body: mark(id) };
+    let patience = deadline.min(Instant::now() + MARK_MAX);
+    matches!(timeout_at(patience, broker.publish(message)).await, Ok(Ok(()))).then_some(id)
+}
+
+/// One reading of the log.
+struct Reading<'a> {
+    broker: &'a dyn Broker,
+    now: Timestamp,
+    deadline: Instant,
+    mark: Option<Uuid>,
+    /// From where on all was read, up to the end.
+    known: Option<Known>,
+    accounts: HashMap<Box<str>, Account>,
+}
+
+/// From where on the log was read up to its end, for all whose accounts are not complete.
+#[derive(Clone, Copy)]
+struct Known {
+    since: Timestamp,
+    /// The first record; `None` where there was none.
+    offset: Option<u64>,
+}
+
+impl Reading<'_> {
+    /// Reads of these decisions, the newest of which comes first; false where that takes too long. Those of the groups that come
+    /// later are noted on the way.
+    async fn read_of(&mut self, group: &[(&str, Timestamp)]) -> Result<bool, BrokerError> {
+        let oldest = group.last().map_or(self.now, |(_, time)| self.now.min(*time));
         for ahead in AHEAD {
-            found = Accounts {
-                accounts: wanted.iter().map(|(id, _)| (Box::from(*id), Account::default())).collect(),
-                complete: false,
-            };
-            let start = Start::At(oldest.min(self.clock.now()).minus(ahead));
-            found.complete = self.read(start, deadline, &mut found.accounts).await?;
-            if !found.complete || found.accounts.values().all(|account| account.routed_at.is_some()) {
+            let since = oldest.minus(ahead);
+            let is_known = self.known.is_some_and(|known| known.since <= since)
+                || self.all(group, |account, time| account.is_settled() && account.is_later_than(time));
+            if !is_known && !self.read(group, since).await? {
+                return Ok(false);
+            }
+            if self.all(group, |account, _| account.routed_at.is_some()) {
                 break;
             }
         }
-        found.accounts.retain(|_, account| *account != Account::default());
-        Ok(found)
+        for (id, time) in group {
+            if let Some(account) = self.accounts.get_mut(*id) {
+                // One from the future came at some time in the past, which nothing tells.
+                account.complete = account.routed_at.is_some() || *time <= self.now;
+            }
+        }
+        Ok(true)
     }
 
-    /// Reads from there on; whether everything was read that can matter.
-    async fn read(
-        &self,
-        start: Start,
-        deadline: Instant,
-        accounts: &mut HashMap<Box<str>, Account>,
-    ) -> Result<bool, BrokerError> {
-        let id = Uuid::now_v7();
-        let message = Message { to: Destination::Log(Log::Deliveries), id: id.to_string(), body: mark(id) };
-        let patience = deadline.min(Instant::now() + MARK_MAX);
-        let marked = matches!(timeout_at(patience, self.broker.publish(message)).await, Ok(Ok(())));
-        let end = if marked { End::Follow } else { End::Present };
-        let mut records = self.broker.read(Log::Deliveries, start, end);
+    fn all(&self, group: &[(&str, Timestamp)], is_so: impl Fn(&Account, Timestamp) -> bool) -> bool {
+        group.iter().all(|(id, time)| self.accounts.get(*id).is_some_and(|account| is_so(account, *time)))
+    }
+
+    /// Reads from then on, until these decisions are settled or all there is was read; false where that takes too long.
+    async fn read(&mut self, group: &[(&str, Timestamp)], since: Timestamp) -> Result<bool, BrokerError> {
+        let known = self.known.and_then(|known| known.offset);
+        let end = match (known, self.mark) {
+            (Some(offset), _) => End::Before(offset),
+            (None, Some(_)) => End::Follow,
+            (None, None) => End::Present,
+        };
+        let mut records = self.broker.read(Log::Deliveries, Start::At(since), end);
+        let mut first = None;
+        // A decision that came twice is not settled by its second coming, which may have been noted already.
+        let mut here: HashMap<&str, Account> = group.iter().map(|(id, _)| (*id, Account::default())).collect();
         loop {
-            let patience = deadline.min(Instant::now() + SILENCE_MAX);
+            let patience = self.deadline.min(Instant::now() + SILENCE_MAX);
             let Ok(record) = timeout_at(patience, records.recv()).await else { return Ok(false) };
-            // A log that is followed ends when the broker is closed.
-            let Some(record) = record else { return Ok(!marked) };
-            let record = record?;
-            if marked && record.body.len() <= MARK_BYTES_MAX && is_mark(&record.body, id) {
-                return Ok(true);
-            }
-            let mut settles = false;
-            for entry in decode(&record.body, |decision| accounts.contains_key(decision)) {
-                let (Entry::Routed { decision, .. } | Entry::Ended { decision, .. } | Entry::Again { decision, .. }) =
-                    &entry;
-                if let Some(account) = accounts.get_mut(&**decision) {
-                    account.take(entry);
-                    settles |= account.is_settled();
+            let Some(record) = record.transpose()? else {
+                // A log that is followed ends when the broker is closed.
+                if end == End::Follow {
+                    return Ok(false);
                 }
+                break;
+            };
+            first.get_or_insert(record.offset);
+            let may_be_mark = record.body.len() <= MARK_BYTES_MAX;
+            if may_be_mark && self.mark.is_some_and(|mark| is_mark(&record.body, mark)) {
+                break;
             }
-            if settles && accounts.values().all(Account::is_settled) {
+            if self.take(&record.body, &mut here) && here.values().all(Account::is_settled) {
                 return Ok(true);
             }
         }
+        self.known = Some(Known { since, offset: known.into_iter().chain(first).min() });
+        Ok(true)
+    }
+
+    /// Notes what a record says; whether that settles any of those `here`.
+    fn take(&mut self, record: &[u8], here: &mut HashMap<&str, Account>) -> bool {
+        let mut settles = false;
+        let wanted = |decision: &str| self.accounts.get(decision).is_some_and(|account| !account.complete);
+        for entry in decode(record, wanted) {
+            let (Entry::Routed { decision, .. } | Entry::Ended { decision, .. } | Entry::Again { decision, .. }) =
+                &entry;
+            if let Some(account) = self.accounts.get_mut(&**decision) {
+                account.take(&entry);
+            }
+            if let Some(account) = here.get_mut(&**decision) {
+                account.take(&entry);
+                settles |= account.is_settled();
+            }
+        }
+        settles
     }
 }
 
@@ -256,7 +373,7 @@ mod tests {
             put(&mut bytes);
             bytes.extend_from_slice(TAIL);
             for entry in decode(&bytes, |id| id == "d") {
-                account.take(entry);
+                account.take(&entry);
             }
         }
         account

@@ -1,6 +1,6 @@
 //! Writing: entries gather in a record until it is full or a second old, and full records wait to be appended.
 //!
-//! [`Desk`] is where they gather, bounded in bytes: when it is full, the oldest record goes, and its entries are lost. [`Writer`] takes
+//! [`Gathering`] is where they do, bounded in bytes: when it is full, the oldest record goes, and its entries are lost. [`Writer`] takes
 //! one record after the other to the broker, for as long as it takes, and nobody waits for it.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    Shared,
+    Seldom, Shared,
     record::{HEAD, TAIL},
 };
 use crate::broker::{Broker, Destination, Log, Message};
@@ -30,9 +30,6 @@ const WAITING_BYTES: usize = 8 << 20;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
-/// How often it is said that none can be appended.
-const TELL_EVERY: Duration = Duration::from_mins(10);
-
 /// A full record.
 #[derive(Debug)]
 struct Full {
@@ -42,7 +39,7 @@ struct Full {
 
 /// Where entries gather.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct Gathering {
     open: Vec<u8>,
     entries: u64,
     opened_at: Option<Instant>,
@@ -60,7 +57,7 @@ pub(super) struct Noted {
     pub(super) lost: u64,
 }
 
-impl Desk {
+impl Gathering {
     /// Notes an entry, which `put` writes.
     pub(super) fn note(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Noted {
         let opens = self.opened_at.is_none();
@@ -119,9 +116,9 @@ pub(super) struct Writer {
 impl Writer {
     /// Appends until it is told to finish and nothing is left.
     pub(super) async fn run(self) {
-        let mut trouble = None;
+        let mut outage = None;
         while let Some(full) = self.next().await {
-            if !self.append(full, &mut trouble).await {
+            if !self.append(full, &mut outage).await {
                 return;
             }
         }
@@ -132,14 +129,14 @@ impl Writer {
         loop {
             let finishes = self.shared.finish.is_cancelled();
             let due = {
-                let mut desk = self.shared.desk();
-                let due = desk.opened_at.map(|at| at + OPEN_MAX);
-                if finishes || (desk.full.is_empty() && due.is_some_and(|due| due <= Instant::now())) {
-                    desk.close();
+                let mut gathering = self.shared.gathering();
+                let due = gathering.opened_at.map(|at| at + OPEN_MAX);
+                if finishes || (gathering.full.is_empty() && due.is_some_and(|due| due <= Instant::now())) {
+                    gathering.close();
                 }
-                match desk.take() {
+                match gathering.take() {
                     Some(full) => {
-                        desk.in_hand = full.entries;
+                        gathering.in_hand = full.entries;
                         return Some(full);
                     }
                     None if finishes => return None,
@@ -155,7 +152,7 @@ impl Writer {
     }
 
     /// Appends one record, however long that takes. False where the worker stops before it could.
-    async fn append(&self, full: Full, trouble: &mut Option<Trouble>) -> bool {
+    async fn append(&self, full: Full, outage: &mut Option<Outage>) -> bool {
         let message = Message {
             to: Destination::Log(Log::Deliveries),
             id: Uuid::now_v7().to_string(),
@@ -165,9 +162,9 @@ impl Writer {
         loop {
             let error = match self.broker.publish(message.clone()).await {
                 Ok(()) => {
-                    self.shared.desk().in_hand = 0;
-                    if let Some(trouble) = trouble.take() {
-                        let lost = self.shared.lost() - trouble.lost_before;
+                    self.shared.gathering().in_hand = 0;
+                    if let Some(outage) = outage.take() {
+                        let lost = self.shared.lost() - outage.lost_before;
                         info!(lost, "what becomes of deliveries is written down again");
                     }
                     return true;
@@ -177,10 +174,10 @@ impl Writer {
             if self.shared.finish.is_cancelled() {
                 return false;
             }
-            let trouble = trouble.get_or_insert_with(|| Trouble { told_at: None, lost_before: self.shared.lost() });
-            if trouble.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-                trouble.told_at = Some(Instant::now());
-                let lost = self.shared.lost() - trouble.lost_before;
+            let outage =
+                outage.get_or_insert_with(|| Outage { tells: Seldom::default(), lost_before: self.shared.lost() });
+            if outage.tells.is_due() {
+                let lost = self.shared.lost() - outage.lost_before;
                 warn!(%error, hint = error.hint(), lost, "what becomes of deliveries cannot be written down: all is delivered as ever, and the console cannot tell of it");
             }
             tokio::select! {
@@ -193,8 +190,8 @@ impl Writer {
 }
 
 /// Since when nothing can be appended.
-struct Trouble {
-    told_at: Option<Instant>,
+struct Outage {
+    tells: Seldom,
     lost_before: u64,
 }
 
@@ -208,36 +205,36 @@ mod tests {
 
     #[test]
     fn a_record_is_closed_when_it_is_full_and_never_larger_than_one_entry_more() {
-        let mut desk = Desk::default();
-        let first = desk.note(put(100));
-        assert!(first.wakes && first.lost == 0 && desk.full.is_empty());
-        assert!(!desk.note(put(100)).wakes, "the writer knows of this record");
-        while desk.full.is_empty() {
-            desk.note(put(100));
+        let mut gathering = Gathering::default();
+        let first = gathering.note(put(100));
+        assert!(first.wakes && first.lost == 0 && gathering.full.is_empty());
+        assert!(!gathering.note(put(100)).wakes, "the writer knows of this record");
+        while gathering.full.is_empty() {
+            gathering.note(put(100));
         }
-        let full = desk.take().unwrap();
+        let full = gathering.take().unwrap();
         assert!((RECORD_BYTES..RECORD_BYTES + 110).contains(&full.body.len()), "{}", full.body.len());
-        assert!(full.body.starts_with(HEAD) && full.body.ends_with(TAIL) && desk.full_bytes == 0);
+        assert!(full.body.starts_with(HEAD) && full.body.ends_with(TAIL) && gathering.full_bytes == 0);
         for _ in 0..RECORD_ENTRIES {
-            desk.note(put(1));
+            gathering.note(put(1));
         }
-        let full = desk.take().unwrap();
+        let full = gathering.take().unwrap();
         assert_eq!(full.entries, RECORD_ENTRIES);
         assert!(serde_json::from_slice::<serde_json::Value>(&full.body).is_ok());
     }
 
     #[test]
     fn what_waits_is_bounded_and_the_oldest_goes_and_is_counted() {
-        let mut desk = Desk::default();
+        let mut gathering = Gathering::default();
         let (mut noted, mut lost) = (0_u64, 0);
         while lost == 0 {
-            lost += desk.note(put(10_000)).lost;
+            lost += gathering.note(put(10_000)).lost;
             noted += 1;
         }
-        assert!(desk.full_bytes <= WAITING_BYTES, "{}", desk.full_bytes);
+        assert!(gathering.full_bytes <= WAITING_BYTES, "{}", gathering.full_bytes);
         assert!(noted * 10_000 > WAITING_BYTES as u64, "{noted}");
         assert_eq!(lost, 5, "one record of 40 KiB");
-        assert_eq!(desk.clear(), noted - lost);
-        assert_eq!((desk.full_bytes, desk.clear()), (0, 0));
+        assert_eq!(gathering.clear(), noted - lost);
+        assert_eq!((gathering.full_bytes, gathering.clear()), (0, 0));
     }
 }

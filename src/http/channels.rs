@@ -38,6 +38,9 @@ use crate::{
 const BODY_BYTES_MAX: usize = 16 * 1024;
 pub(super) const WHY_CHARS_MAX: usize = 500;
 
+/// The state of a channel that this worker cannot read.
+pub(super) const UNREADABLE: &str = "unreadable";
+
 /// How long a confirmed record may take to be heard and done here.
 const HEARD_MAX: Duration = Duration::from_secs(15);
 
@@ -240,7 +243,7 @@ fn present(shown: &Shown, standing: &Standing, now: Timestamp) -> serde_json::Ma
     };
     let state = state.as_ref().map_or("paused", LaneState::as_str);
     // Its lane is stopped, and by nobody's wish.
-    let state = if shown.unreadable { "unreadable" } else { state };
+    let state = if shown.unreadable { UNREADABLE } else { state };
     let since = shown
         .lane
         .as_ref()
@@ -263,7 +266,10 @@ fn present(shown: &Shown, standing: &Standing, now: Timestamp) -> serde_json::Ma
 fn counts(metrics: Option<&ChannelMetrics>) -> Value {
     let number = |count: fn(&ChannelMetrics) -> u64| metrics.map_or(0, count);
     let last_success = metrics.map(|metrics| metrics.last_success.get()).filter(|seconds| *seconds > 0);
-    let last_success = last_success.map(|seconds| Timestamp::from_unix_millis(seconds.saturating_mul(1_000)));
+    let of_seconds = |seconds: i64| Timestamp::from_unix_millis(seconds.saturating_mul(1_000));
+    let last_success = last_success.map(of_seconds);
+    let oldest = metrics.map(|metrics| metrics.oldest_waiting.get()).filter(|seconds| *seconds > 0).map(of_seconds);
+    let untaken = metrics.and_then(|metrics| metrics.untaken.in_a_row());
     let tries = Outcome::ALL
         .map(|outcome| (outcome.as_str().to_owned(), Value::from(metrics.map_or(0, |metrics| metrics.tries(outcome)))));
     json!({
@@ -277,6 +283,9 @@ fn counts(metrics: Option<&ChannelMetrics>) -> Value {
         "dead": number(|metrics| metrics.endings(Ending::Dead)),
         "attempts": Value::from(serde_json::Map::from_iter(tries)),
         "last_success": last_success.map(Timestamp::to_rfc3339_millis),
+        "dead_in_a_row": untaken.map_or(0, |(count, _)| count),
+        "last_death": untaken.map(|(_, at)| at.to_rfc3339_millis()),
+        "oldest_waiting": oldest.map(Timestamp::to_rfc3339_millis),
     })
 }
 

@@ -15,16 +15,16 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tokio::time::Duration;
-use tracing::warn;
 
 use super::{
     Inside, Shown,
+    channels::UNREADABLE,
     exports::{read, refusal},
 };
 use crate::{
     delivery_log::{Account, Accounts, Became, Ended},
     export::{ExportError, LIMIT_MAX, Page, Query, QueryFault},
-    lane::LaneHandle,
+    lane::{LaneHandle, LaneState},
     model::{ChannelId, DeathReason, Ending, Timestamp},
 };
 
@@ -111,41 +111,57 @@ pub(super) async fn look(
 ) -> Result<Looked, ExportError> {
     let page = inside.exporter.search(query, before, limit).await?;
     let wanted: Vec<(&str, Timestamp)> = page.decisions.iter().map(|found| (&*found.id, found.time)).collect();
-    let accounts = inside.accounts.accounts(&wanted).await.inspect_err(|error| {
-        warn!(%error, hint = error.hint, "the log of the deliveries could not be read: what became of decisions is unknown");
-    });
+    let accounts = inside.accounts.accounts(&wanted).await;
     let lanes = Lanes::of(&inside.channels.borrow(), inside.clock.now());
-    let told = page.decisions.iter().map(|found| lanes.told(&found.id, accounts.as_ref().ok())).collect();
+    let told = page.decisions.iter().map(|found| lanes.told(&found.id, &accounts)).collect();
     Ok(Looked { page, told })
 }
 
 /// The present lanes.
 struct Lanes {
-    lanes: HashMap<ChannelId, (Option<&'static str>, Duration)>,
+    lanes: HashMap<ChannelId, Lane>,
     now: Timestamp,
+}
+
+/// What is known of a lane.
+struct Lane {
+    /// What it does at present; `None` until the worker has reached the broker.
+    state: Option<&'static str>,
+    /// How long a delivery may wait in it; `None` where nothing is taken from it, and so nothing expires.
+    max_age: Option<Duration>,
+}
+
+impl Lane {
+    fn new(state: Option<&LaneState>, unreadable: bool, max_age: Duration) -> Self {
+        // An operator paused it, or this worker only holds what it wants.
+        let stands_still = unreadable || state == Some(&LaneState::Stopped);
+        let state = if unreadable { Some(UNREADABLE) } else { state.map(LaneState::as_str) };
+        Self { state, max_age: (!stands_still).then_some(max_age) }
+    }
 }
 
 impl Lanes {
     fn of(shown: &[Shown], now: Timestamp) -> Self {
-        let state = |shown: &Shown| shown.lane.as_ref().map(LaneHandle::state).map(|state| state.as_str());
-        let lanes = shown.iter().map(|shown| (shown.id.clone(), (state(shown), shown.max_age))).collect();
-        Self { lanes, now }
+        let lane = |shown: &Shown| {
+            let state = shown.lane.as_ref().map(LaneHandle::state);
+            Lane::new(state.as_ref(), shown.unreadable, shown.max_age)
+        };
+        Self { lanes: shown.iter().map(|shown| (shown.id.clone(), lane(shown))).collect(), now }
     }
 
-    fn told(&self, decision: &str, accounts: Option<&Accounts>) -> Told {
-        let Some(accounts) = accounts else { return Told::Unknown };
+    fn told(&self, decision: &str, accounts: &Accounts) -> Told {
         match accounts.of(decision) {
-            Some(account) => self.of_account(account, accounts.complete),
-            None if accounts.complete => Told::NotRecorded,
-            None => Told::Unknown,
+            Some(account) if !account.is_empty() => self.of_account(account),
+            Some(account) if account.complete => Told::NotRecorded,
+            Some(_) | None => Told::Unknown,
         }
     }
 
-    fn of_account(&self, account: &Account, complete: bool) -> Told {
+    fn of_account(&self, account: &Account) -> Told {
         let delivery = |(channel, became): (&ChannelId, Became)| {
             let standing = match became {
                 Became::Ended(ended) => Standing::Ended(ended),
-                Became::Waiting(_) if !complete => Standing::Unknown,
+                Became::Waiting(_) if !account.complete => Standing::Unknown,
                 Became::Waiting(since) => self.waiting(channel, since),
             };
             Delivery { channel: channel.clone(), standing }
@@ -158,9 +174,11 @@ impl Lanes {
     }
 
     fn waiting(&self, channel: &ChannelId, since: Option<Timestamp>) -> Standing {
-        let (lane, max_age) = self.lanes.get(channel).copied().unwrap_or((None, WAITS_ELSEWHERE));
-        let too_long = since.is_none_or(|since| self.now.since(since) > max_age.saturating_add(WAITS_MORE));
-        if too_long { Standing::NotRecorded } else { Standing::Waiting { since, lane } }
+        let (lane, max_age) =
+            self.lanes.get(channel).map_or((None, Some(WAITS_ELSEWHERE)), |lane| (lane.state, lane.max_age));
+        let too_long =
+            |max_age: Duration| since.is_none_or(|since| self.now.since(since) > max_age.saturating_add(WAITS_MORE));
+        if max_age.is_some_and(too_long) { Standing::NotRecorded } else { Standing::Waiting { since, lane } }
     }
 }
 
@@ -248,41 +266,58 @@ mod tests {
 
     #[test]
     fn a_delivery_waits_only_for_as_long_as_its_channel_lets_it() {
-        // Goal: "waiting" is never said of what cannot wait any more.
-        let [soc, gone] = ["soc", "gone"].map(|id| id.parse::<ChannelId>().unwrap());
+        // Goal: "waiting" is never said of what cannot wait any more, and always of what nobody takes from its queue.
+        let ids = ["soc", "paused", "unreadable", "gone"].map(|id| id.parse::<ChannelId>().unwrap());
+        let [soc, paused, unreadable, gone] = &ids;
+        let held = LaneState::Held { until: tokio::time::Instant::now(), why: String::new() };
+        let lane = |state: &LaneState, unreadable| Lane::new(Some(state), unreadable, Duration::from_hours(2));
         let lanes = |now| Lanes {
-            lanes: HashMap::from([(soc.clone(), (Some("held"), Duration::from_hours(2)))]),
+            lanes: HashMap::from([
+                (soc.clone(), lane(&held, false)),
+                (paused.clone(), lane(&LaneState::Stopped, false)),
+                (unreadable.clone(), lane(&LaneState::Stopped, true)),
+            ]),
             now: at(now),
         };
         let waiting = |lane| Standing::Waiting { since: Some(at(0)), lane };
         let hour = 3_600;
         for (channel, now, standing) in [
-            (&soc, 1, waiting(Some("held"))),
-            (&soc, 3 * hour, waiting(Some("held"))),
-            (&soc, 3 * hour + 1, Standing::NotRecorded),
-            (&gone, 3 * hour + 1, waiting(None)),
-            (&gone, 25 * hour + 1, Standing::NotRecorded),
+            (soc, 1, waiting(Some("held"))),
+            (soc, 3 * hour, waiting(Some("held"))),
+            (soc, 3 * hour + 1, Standing::NotRecorded),
+            (gone, 3 * hour + 1, waiting(None)),
+            (gone, 25 * hour + 1, Standing::NotRecorded),
+            (paused, 1_000 * hour, waiting(Some("stopped"))),
+            (unreadable, 1_000 * hour, waiting(Some("unreadable"))),
         ] {
             assert_eq!(lanes(now).waiting(channel, Some(at(0))), standing, "{channel} at {now}");
         }
-        assert_eq!(lanes(1).waiting(&soc, None), Standing::NotRecorded, "since when is not recorded");
+        assert_eq!(lanes(1).waiting(soc, None), Standing::NotRecorded, "since when is not recorded");
     }
 
     #[test]
     fn what_is_not_known_is_said_to_be_unknown_and_what_is_not_there_not_recorded() {
         let lanes = Lanes { lanes: HashMap::new(), now: at(1) };
-        let accounts = Accounts::of_nothing;
-        assert_eq!(lanes.told("d", None), Told::Unknown);
-        assert_eq!(lanes.told("d", Some(&accounts(false))), Told::Unknown);
-        assert_eq!(lanes.told("d", Some(&accounts(true))), Told::NotRecorded);
-        let routed = |channels: &[&str]| {
-            let channels = channels.iter().map(|id| id.parse().unwrap());
-            Account::routed(at(0), channels)
+        let told = |account| lanes.told("d", &Accounts::by_hand([("d", account)]));
+        let with = |mut account: Account, complete| {
+            account.complete = complete;
+            account
         };
-        assert_eq!(lanes.of_account(&routed(&[]), true), Told::Unrouted(at(0)));
-        let unknown = Delivery { channel: "soc".parse().unwrap(), standing: Standing::Unknown };
-        let told = Told::To { channels: vec![unknown], routed_at: Some(at(0)) };
-        assert_eq!(lanes.of_account(&routed(&["soc"]), false), told);
+        let nothing = |complete| with(Account::default(), complete);
+        assert_eq!(lanes.told("d", &Accounts::default()), Told::Unknown);
+        assert_eq!(told(nothing(false)), Told::Unknown);
+        assert_eq!(told(nothing(true)), Told::NotRecorded);
+        let routed = |channels: &[&str], complete| {
+            let channels = channels.iter().map(|id| id.parse().unwrap());
+            with(Account::routed(at(0), channels), complete)
+        };
+        assert_eq!(told(routed(&[], true)), Told::Unrouted(at(0)));
+        let to = |standing| {
+            let delivery = Delivery { channel: "soc".parse().unwrap(), standing };
+            Told::To { channels: vec![delivery], routed_at: Some(at(0)) }
+        };
+        assert_eq!(told(routed(&["soc"], false)), to(Standing::Unknown));
+        assert_eq!(told(routed(&["soc"], true)), to(Standing::Waiting { since: Some(at(0)), lane: None }));
     }
 
     #[test]

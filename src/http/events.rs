@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::{Inside, errors::ApiError, guard::Caller};
 use crate::{
     broker::{Destination, Message, PublishError},
-    model::Decision,
+    model::{Decision, decision::DecodeError},
 };
 
 /// The largest body, in bytes: thirty of the largest decisions.
@@ -137,8 +137,21 @@ fn read(body: &Bytes) -> Result<Vec<Message>, ApiError> {
             let mut decisions = Vec::with_capacity(lines.len());
             for (number, line) in lines {
                 let decision = Decision::decode(body.slice_ref(line.trim_ascii())).map_err(|fault| {
-                    let fault = if single { whole_fault.to_string() } else { format!("line {number}: {fault}") };
-                    malformed(fault)
+                    let (fault, at) =
+                        if single { (&whole_fault, String::new()) } else { (&fault, format!("line {number}: ")) };
+                    let message = format!("{at}{fault}");
+                    match fault {
+                        DecodeError::TooLarge { .. } => ApiError {
+                            status: StatusCode::PAYLOAD_TOO_LARGE,
+                            code: "too_large",
+                            message,
+                            hint: "nothing of this request was published; make the event smaller",
+                        },
+                        DecodeError::NotText
+                        | DecodeError::NotAnObject
+                        | DecodeError::Json(_)
+                        | DecodeError::Field { .. } => malformed(message),
+                    }
                 })?;
                 decisions.push(decision);
             }
@@ -209,5 +222,11 @@ mod tests {
         assert_eq!(error.status, StatusCode::BAD_REQUEST);
         assert!(error.message.starts_with("line 2: "), "{}", error.message);
         assert!(read(&Bytes::from(" \n")).is_err());
+        let large = LINE.replacen('{', &format!("{{\"x\":\"{}\",", "x".repeat(300_000)), 1);
+        for (body, says) in [(large.clone(), ""), (format!("{LINE}\n{large}"), "line 2: ")] {
+            let error = read(&Bytes::from(body)).unwrap_err();
+            assert_eq!((error.status, error.code), (StatusCode::PAYLOAD_TOO_LARGE, "too_large"));
+            assert!(error.message.starts_with(says), "{}", error.message);
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channels::{Endpoint, Parcel, slack::Slack},
     lane::Post,
-    model::{Clock, Scrubber, Timestamp, Trouble, Verdict},
+    model::{Clock, Reply, Scrubber, Timestamp, Trouble, Verdict},
 };
 
 /// How long one request may take.
@@ -70,8 +70,8 @@ impl Courier {
         self.clock
     }
 
-    /// One try. What it was posted to is a secret that no scrubber knows yet, and what Slack says may quote it.
-    pub(super) async fn post(&self, slack: &Slack, parcel: Parcel) -> Tried {
+    /// One try, of which `judge` says what the reply means. What it was posted to is a secret that no scrubber knows yet, and what Slack says may quote it.
+    pub(super) async fn post(&self, parcel: Parcel, judge: impl Fn(&Reply) -> Verdict) -> Tried {
         let secret = parcel.endpoint.secret();
         // A place may be long in coming, and a stop waits for whoever waits for it. Closed by nobody, so an error is impossible.
         let Some(_place) = self.stop.run_until_cancelled(self.places.acquire()).await else {
@@ -87,7 +87,7 @@ impl Courier {
                 return Tried::Again { after: None, used, why: trouble.as_str().to_owned() };
             }
         };
-        match slack.judge_change(&reply) {
+        match judge(&reply) {
             Verdict::Delivered { .. } => Tried::Done,
             Verdict::TryLater { after, why, .. } => Tried::Again { after, used: true, why: scrub(&why) },
             Verdict::Refused { plain_may_pass: true, why } => Tried::Plainer(scrub(&why)),
@@ -109,22 +109,23 @@ impl Courier {
     ) -> Result<(), String> {
         let (mut plain, mut tries) = (false, 0);
         loop {
-            let (after, why) = match self.post(slack, make(url.endpoint.clone(), plain)).await {
-                Tried::Done => {
-                    url.uses = url.uses.saturating_sub(1);
-                    return Ok(());
-                }
-                Tried::Plainer(why) if !plain => {
-                    plain = true;
-                    url.uses = url.uses.saturating_sub(1);
-                    (Some(Duration::ZERO), why)
-                }
-                Tried::Plainer(why) | Tried::Broken(why) | Tried::Hopeless(why) => return Err(why),
-                Tried::Again { after, used, why } => {
-                    url.uses = url.uses.saturating_sub(u8::from(used));
-                    (after, why)
-                }
-            };
+            let (after, why) =
+                match self.post(make(url.endpoint.clone(), plain), |reply| slack.judge_replacement(reply)).await {
+                    Tried::Done => {
+                        url.uses = url.uses.saturating_sub(1);
+                        return Ok(());
+                    }
+                    Tried::Plainer(why) if !plain => {
+                        plain = true;
+                        url.uses = url.uses.saturating_sub(1);
+                        (Some(Duration::ZERO), why)
+                    }
+                    Tried::Plainer(why) | Tried::Broken(why) | Tried::Hopeless(why) => return Err(why),
+                    Tried::Again { after, used, why } => {
+                        url.uses = url.uses.saturating_sub(u8::from(used));
+                        (after, why)
+                    }
+                };
             tries += 1;
             let wait = wait(after, tries);
             if url.uses == 0 || self.clock.now().plus(wait) >= url.until || self.stop.is_cancelled() {

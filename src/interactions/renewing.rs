@@ -356,7 +356,7 @@ async fn renew(tools: &Tools, key: &Key, job: &mut Job) -> Step {
         }
     };
     let Some(parcel) = parcel else { return Step::Nothing };
-    let tried = tools.courier.post(slack, parcel).await;
+    let tried = tools.courier.post(parcel, |reply| slack.judge_change(reply)).await;
     let shown = match key.shown {
         Shown::Answered => "answered",
         Shown::Expired => "expired",

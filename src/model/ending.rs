@@ -61,6 +61,11 @@ impl DeathReason {
         Self::BrokerGaveUp,
     ];
 
+    /// Whether it is the endpoint's doing: it refused, or took nothing for too long.
+    pub const fn is_of_endpoint(self) -> bool {
+        matches!(self, Self::Refused | Self::Exhausted | Self::Expired)
+    }
+
     /// The name in metrics, logs, filters and the store.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -6,13 +6,14 @@
 //! Counting on the hot path costs one relaxed atomic each: a lane holds its own handles ([`ChannelMetrics`]) and looks up no
 //! label.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{AtomicF64, Collector, GenericCounterVec},
 };
 
+use super::Untaken;
 use crate::model::{ChannelId, DeathReason, DecisionKind, Ending, Severity, verdict::Outcome};
 
 /// Buckets of durations, in seconds: from a loopback reply to the longest timeouts and waits.
@@ -128,6 +129,9 @@ pub struct ChannelMetrics {
     /// nobody looks into the queue then. Seconds old at most. A lane's queue is handed to one worker of a pool: take the minimum of
     /// those that are not 0.
     pub oldest_waiting: IntGauge,
+    /// What has died since the endpoint last took something from this worker. The console shows it; as a metric, it is what
+    /// `dead_letters_total` and `last_success_timestamp_seconds` say.
+    pub untaken: Arc<Untaken>,
     deaths: [IntCounter; DeathReason::ALL.len()],
     dead_notices: [IntCounter; DeathReason::ALL.len()],
     endings: [IntCounter; Ending::ALL.len()],
@@ -407,6 +411,7 @@ impl Metrics {
             replayed: self.replayed.with_label_values(&[id]),
             last_success: self.last_success.with_label_values(&[id]),
             oldest_waiting: self.oldest_waiting.with_label_values(&[id]),
+            untaken: Arc::default(),
             deaths: DeathReason::ALL.map(|reason| self.dead_letters_written.with_label_values(&[reason.as_str(), id])),
             dead_notices: DeathReason::ALL.map(|reason| self.dead_notices.with_label_values(&[reason.as_str(), id])),
             endings: Ending::ALL.map(|ending| self.deliveries.with_label_values(&[id, ending.as_str()])),

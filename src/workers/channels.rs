@@ -15,7 +15,7 @@ pub type View = Map<String, Value>;
 const TELLING: [&str; 6] = ["unreadable", "stopped", "held", "paused", "probing", "flowing"];
 
 /// What differs from worker to worker.
-const OWN_VIEW: [&str; 13] = [
+const OWN_VIEW: [&str; 16] = [
     "state",
     "why",
     "since",
@@ -29,6 +29,9 @@ const OWN_VIEW: [&str; 13] = [
     "dead",
     "attempts",
     "last_success",
+    "dead_in_a_row",
+    "last_death",
+    "oldest_waiting",
 ];
 
 /// What each worker counts for itself.
@@ -101,8 +104,17 @@ fn counts(views: &[(String, View)]) -> View {
         counts.insert(String::from("attempts"), json!(attempts));
     }
     // In UTC and to the millisecond, so that they sort as texts.
-    if let Some(last) = told("last_success").filter_map(Value::as_str).max() {
-        counts.insert(String::from("last_success"), last.into());
+    for key in ["last_success", "last_death"] {
+        if let Some(last) = told(key).filter_map(Value::as_str).max() {
+            counts.insert(key.to_owned(), last.into());
+        }
+    }
+    if let Some(oldest) = told("oldest_waiting").filter_map(Value::as_str).min() {
+        counts.insert(String::from("oldest_waiting"), oldest.into());
+    }
+    // Each counts its own row, and what another worker delivers ends none of them: see which was last.
+    if let Some(most) = told("dead_in_a_row").filter_map(Value::as_u64).max() {
+        counts.insert(String::from("dead_in_a_row"), most.into());
     }
     counts
 }
@@ -135,6 +147,21 @@ mod tests {
             (&json!("unreadable"), &json!("no key"), &json!("slack"))
         );
         assert_eq!((&soc["servers"][1]["delivered"], soc.get("folded")), (&json!(4), None));
+    }
+
+    #[test]
+    fn of_what_was_not_taken_and_what_waits_the_gravest_is_shown() {
+        let of = |row: u64, death: Value, oldest: Value| {
+            let mut view = view("flowing", 0, 0);
+            let more = json!({"dead_in_a_row": row, "last_death": death, "oldest_waiting": oldest});
+            view.extend(serde_json::from_value::<View>(more).unwrap());
+            view
+        };
+        let one = of(4, json!("2026-06-01T12:00:00.000Z"), json!("2026-06-01T11:30:00.000Z"));
+        let two = of(0, Value::Null, json!("2026-06-01T11:00:00.000Z"));
+        let soc = &together(vec![("a".into(), vec![two]), ("b".into(), vec![one])])[0];
+        assert_eq!((&soc["dead_in_a_row"], &soc["last_death"]), (&json!(4), &json!("2026-06-01T12:00:00.000Z")));
+        assert_eq!(soc["oldest_waiting"], "2026-06-01T11:00:00.000Z");
     }
 
     fn view(state: &str, memory: i64, queue: i64) -> View {

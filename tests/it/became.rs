@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use interven_alerts::{
-    model::{Clock, Reply},
+    model::{Clock, Reply, Timestamp},
     stand_ins::{Platform, Script, Step},
 };
 use serde_json::Value;
@@ -21,7 +21,10 @@ use crate::support::{
 const ANALYST: &str = "token-of-analyst";
 
 fn decision(id: &str, kind: &str, severity: &str) -> Bytes {
-    let time = Clock::System.now();
+    decision_of(Clock::System.now(), id, kind, severity)
+}
+
+fn decision_of(time: Timestamp, id: &str, kind: &str, severity: &str) -> Bytes {
     let json = format!(
         r#"{{"id":"{id}","time":"{time}","decision":"{kind}","severity":"{severity}","agent":{{"id":"agt_42","name":"production-langgraph"}},"tool":"github","operation":"create_issue","rule":{{"rev":12345678901234567890123}}}}"#
     );
@@ -104,14 +107,14 @@ async fn either_worker_tells_where_each_decision_was_told_and_if_not_why_not() {
     ];
     firewall.publish_surely(&decisions, PATIENCE).await;
     let siem = ("siem", "delivered");
-    let expected = as_told(&[
+    let mut expected = as_told(&[
         ("accepted", &[siem]),
         ("refused", &[siem, ("soc-refuses", "dead refused")]),
         ("held", &[siem, ("soc-gone", "waiting held")]),
         ("unwanted", &[]),
     ]);
     // The lane is held where it is consumed; the other worker sees it flow.
-    let elsewhere = as_told(&[
+    let mut elsewhere = as_told(&[
         ("accepted", &[siem]),
         ("refused", &[siem, ("soc-refuses", "dead refused")]),
         ("held", &[siem, ("soc-gone", "waiting flowing")]),
@@ -136,6 +139,14 @@ async fn either_worker_tells_where_each_decision_was_told_and_if_not_why_not() {
     }
     let (status, page) = one.get_text("/decisions/nobody%22%3E%3Cscript%3E", ANALYST).await;
     assert!(status == 404 && !page.contains("><script>") && page.contains("There is no decision"), "{page}");
+
+    // One that says it is of 1970 takes nothing from the others, and is told of itself.
+    let ancient = [decision_of(Timestamp::UNIX_EPOCH, "ancient", "INCIDENT", "CRITICAL")];
+    firewall.publish_surely(&ancient, PATIENCE).await;
+    for (expected, lane) in [(&mut expected, "held"), (&mut elsewhere, "flowing")] {
+        let waiting = format!("waiting {lane}");
+        expected.extend(as_told(&[("ancient", &[siem, ("soc-gone", &waiting)])]));
+    }
 
     // A restart changes nothing of it, whoever tells.
     for worker in [&mut one, &mut other] {
@@ -163,6 +174,7 @@ async fn either_worker_tells_where_each_decision_was_told_and_if_not_why_not() {
         ("accepted", &[siem]),
         ("refused", &[siem, ("soc-refuses", "delivered")]),
         ("held", &[siem, ("soc-gone", "delivered")]),
+        ("ancient", &[siem, ("soc-gone", "delivered")]),
         ("unwanted", &[]),
     ]);
     for worker in [&one, &other] {
@@ -281,6 +293,7 @@ async fn where_the_log_may_not_be_made_everything_is_told_all_the_same_and_the_d
     })
     .await;
     assert_eq!(worker.logs().matches("what becomes of deliveries cannot be written down").count(), 1);
+    assert!(!worker.logs().contains("the log of the deliveries could not be read"), "that it is lacking was known");
     let doctor = worker.command(&["doctor"], "").await;
     assert!(doctor.out.contains(&log) && doctor.code == 0, "{doctor:?}");
     let (code, took) = worker.terminate().await;

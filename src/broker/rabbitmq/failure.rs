@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 
 use lapin::ErrorKind;
 
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, RIGHTS};
 
 /// A failure that can be kept and told again.
 #[derive(Clone, Debug)]
@@ -34,11 +34,7 @@ impl Failure {
     /// `doing` failed with what the broker or the socket said.
     pub(super) fn of(doing: impl fmt::Display, error: lapin::Error) -> Self {
         let (hint, lasting) = match reply_code(&error) {
-            Some(ACCESS_REFUSED) => (
-                "check user and password in `[broker] url`, and that the user may configure, write and read `interven.*`; \
-                 without the right to configure set `declare = false`",
-                true,
-            ),
+            Some(ACCESS_REFUSED) => (RIGHTS, true),
             Some(NOT_ALLOWED) => ("check the virtual host at the end of `[broker] url`; `/` is written `%2f`", true),
             Some(NOT_FOUND | PRECONDITION_FAILED | RESOURCE_LOCKED) => {
                 ("run `interven-alerts doctor`, which compares the topology with what is needed", true)

@@ -15,7 +15,7 @@ use lapin::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    failure::{Failure, NOT_FOUND, limited, reply_code},
+    failure::{ACCESS_REFUSED, Failure, NOT_FOUND, limited, reply_code},
     link::{Backoff, Link},
     topology::{close, look_at_queue, open, short},
 };
@@ -108,14 +108,20 @@ pub(super) fn tell(mails: &[Mail], waiting: Vec<Done>, outcome: &lapin::Result<V
             }
         }
         Err(error) => {
-            // A missing exchange closes the channel and says so; whose it was is in the message alone.
-            let no_exchange = reply_code(error) == Some(NOT_FOUND);
+            // A missing exchange closes the channel and says so; whose it was is in the message alone. So does a missing right.
+            let [no_exchange, no_right] = [NOT_FOUND, ACCESS_REFUSED].map(|code| reply_code(error) == Some(code));
             tracing::debug!(%error, "a batch was not published");
             for (mail, done) in mails.iter().zip(waiting) {
                 let exchange = mail.exchange.as_str();
                 let missing = no_exchange && !exchange.is_empty() && error.to_string().contains(exchange);
-                let why = if missing { PublishError::Unroutable { to: mail.to() } } else { PublishError::Disconnected };
-                answer(done, Err(why));
+                answer(
+                    done,
+                    Err(match (missing, no_right) {
+                        (true, _) => PublishError::Unroutable { to: mail.to() },
+                        (false, true) => PublishError::Forbidden { to: mail.to() },
+                        (false, false) => PublishError::Disconnected,
+                    }),
+                );
             }
         }
     }

@@ -21,7 +21,7 @@ use super::{
 use crate::broker::Health;
 
 /// The first pause after a failure, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// A connection that lived shorter than this does not reset the pause: something is wrong with it.
 const HEALTHY_AFTER: Duration = Duration::from_secs(5);

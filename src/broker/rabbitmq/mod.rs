@@ -339,6 +339,10 @@ impl Broker for RabbitMq {
         self.0.topology.lacking()
     }
 
+    fn lacks(&self, log: Log) -> bool {
+        log == Log::Deliveries && self.0.topology.lacks_deliveries()
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         self.0.condition.health()
     }

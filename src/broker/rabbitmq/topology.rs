@@ -272,7 +272,15 @@ impl Topology {
                     };
                     let channel = open(connection).await?;
                     check_queue(&channel, &name).await?;
-                    if self.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
+                    let is_log = Log::ALL.into_iter().any(|log| self.log(log).as_ref() == Some(&name));
+                    let is_news = self.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+                    if is_news && is_log {
+                        tracing::warn!(
+                            log = name,
+                            "the log is there with other arguments than ours and is used as it is: a changed `keep_decisions` counts for \
+                             a log that is made anew; set a policy with `max-age` on the broker, or delete the log and what is in it"
+                        );
+                    } else if is_news {
                         tracing::warn!(
                             queue = name,
                             "the queue is there with other arguments than ours and is used as it is; \

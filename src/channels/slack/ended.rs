@@ -93,6 +93,14 @@ impl Slack {
         Parcel { endpoint: to, headers: super::json_headers(), body: json(&change) }
     }
 
+    /// What `reply` to what was sent to the URL of a click means. Slack names no body for it: a 2xx that names no error has it.
+    pub fn judge_replacement(&self, reply: &Reply) -> Verdict {
+        match Said::read(reply.text().trim()) {
+            Said::Ok | Said::Other if reply.status.is_success() => Verdict::DELIVERED,
+            Said::Ok | Said::Other | Said::Error(_) => self.judge_change(reply),
+        }
+    }
+
     /// What `reply` to a change means. What is gone cannot be changed: no other form of the card helps, and nobody can mend it.
     pub fn judge_change(&self, reply: &Reply) -> Verdict {
         let gone = |code: &str| {

@@ -93,6 +93,19 @@ fn where_a_card_was_posted_is_read_from_what_the_web_api_says_and_nothing_else()
 }
 
 #[test]
+fn what_is_sent_to_the_url_of_a_click_has_arrived_with_any_2xx_that_names_no_error() {
+    let judged = |status, body: &'static str| slack_bot().judge_replacement(&Reply::new(status, body)).outcome();
+    for body in ["ok", "", "{}", r#"{"ok":true}"#] {
+        assert_eq!(judged(200, body), Outcome::Delivered, "{body}");
+    }
+    assert_eq!(judged(204, ""), Outcome::Delivered);
+    assert_eq!(judged(200, r#"{"ok":false,"error":"expired_url"}"#), Outcome::Refused);
+    assert_eq!(judged(404, "used_url"), Outcome::Refused);
+    assert_eq!(judged(500, ""), Outcome::TryLater);
+    assert_eq!(judged(429, ""), Outcome::Throttled);
+}
+
+#[test]
 fn a_message_that_is_gone_is_not_tried_again_in_another_form() {
     for code in ["message_not_found", "cant_update_message", "edit_window_closed"] {
         let verdict = slack_bot().judge_change(&Reply::new(200, format!(r#"{{"ok":false,"error":"{code}"}}"#)));

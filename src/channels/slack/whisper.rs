@@ -45,7 +45,7 @@ impl Whisper<'_> {
                 how(&mut text, How::Expired(at), true);
                 text.push('.');
             }
-            Self::Unknown => text.push_str("Nobody asks for this approval any more, so nothing was answered."),
+            Self::Unknown => text.push_str("Nobody asks for this approval, or not any more, so nothing was answered. The card of a test looks the same."),
             Self::NoChannel => text.push_str(
                 "The channel that this card belongs to is not configured any more, so nothing was answered. \
                  Please answer in the console.",

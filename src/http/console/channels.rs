@@ -3,6 +3,8 @@
 //! A page is made of what the API tells of a channel, and of nothing else: so it is made of what all workers of the pool tell, put
 //! together. What an operator does here is done by this worker, and holds for all.
 
+use std::time::Duration;
+
 use axum::{
     Extension,
     body::Body,
@@ -29,6 +31,12 @@ use crate::{
 
 /// Where all of them are.
 const PATH: &str = "/channels";
+
+/// How many deliveries in a row must have died to say that the endpoint takes none: one may be the fault of what it says.
+const DYING: u64 = 3;
+
+/// How long the oldest delivery must wait to say that a channel is behind: as long as the alert `OldestWaiting` lets it.
+const BEHIND: Duration = Duration::from_mins(15);
 
 pub(super) async fn list(
     State(gate): State<Gate>,
@@ -178,6 +186,11 @@ pub(super) fn channel(told: &Value, now: Timestamp) -> Channel {
     };
     let state = told["state"].as_str().unwrap_or_default();
     let waiting = |place: &str| told["waiting"][place].as_i64().unwrap_or(0);
+    // Of several workers each counts its own row: what another one delivered since ends it.
+    let untaken = told["dead_in_a_row"].as_u64().filter(|count| *count >= DYING);
+    let untaken = untaken.filter(|_| told["last_death"].as_str() > told["last_success"].as_str());
+    let oldest = told["oldest_waiting"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+    let behind = oldest.filter(|oldest| now.since(*oldest) >= BEHIND).map(|oldest| When::new(oldest, now));
     let (stopper, lane) = (&told["paused_by"], Lane::ALL.into_iter().find(|lane| lane.word() == state));
     Channel {
         id: text("id").unwrap_or_default(),
@@ -198,6 +211,8 @@ pub(super) fn channel(told: &Value, now: Timestamp) -> Channel {
         delivered: count("delivered"),
         folded: count("folded"),
         dead: count("dead"),
+        untaken,
+        behind,
         seen: seen(&told["servers"]),
     }
 }

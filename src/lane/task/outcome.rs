@@ -218,6 +218,7 @@ impl Lane {
     pub(super) fn told(&mut self, errand: Errand, ending: Ending) {
         let now = self.tools.clock.now();
         self.metrics.last_success.set(now.unix_seconds());
+        self.metrics.untaken.taken();
         if !errand.delivery.is_canary() {
             self.metrics.delivery_latency.observe(now.since(errand.delivery.decision.time).as_secs_f64());
             self.count_ended(&errand, ending, now);
@@ -270,6 +271,9 @@ impl Lane {
         }
         let now = self.tools.clock.now();
         warn!(channel = %self.plan.id, delivery = %errand.delivery.id(), decision = %errand.delivery.decision.id, %reason, detail, "dead letter");
+        if reason.is_of_endpoint() {
+            self.metrics.untaken.died(now);
+        }
         let letter = DeadLetter::of_delivery(&errand.delivery, reason, detail, last, now);
         let stake = self.metrics.stake(errand.in_memory);
         self.tools.settler.bury(letter, errand.receipt, Some(stake)).await;

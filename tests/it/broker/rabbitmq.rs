@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use interven_alerts::{
     broker::{
-        Broker, Destination, Log, PublishError, Queue, Start,
+        Broker, Destination, Log, Message, PublishError, Queue, Start,
         rabbitmq::{RabbitMq, RabbitSettings},
     },
     model::Secret,
@@ -170,6 +170,25 @@ async fn a_missing_topology_is_told_at_once_when_nothing_may_be_declared() {
     assert!(error.to_string().contains(&exchange), "{error}");
     assert!(error.hint.contains("declare = true"), "{}", error.hint);
     assert!(!broker.health().borrow().connected);
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_that_may_not_publish_to_queues_is_told_so_with_the_rights_that_it_needs() {
+    let (rabbit, prefix) = (Rabbit::shared(), unique_prefix());
+    let own = format!("{}.*", prefix.replace('.', "\\."));
+    rabbit.ctl(&["add_user", &prefix, "secret"]).await;
+    rabbit.ctl(&["set_permissions", &prefix, &own, &own, &own]).await;
+    let url = Secret::new(rabbit.url().expose().replace("guest:guest", &format!("{prefix}:secret")));
+    let broker = RabbitMq::connect(settings(url, &prefix), &TaskTracker::new()).unwrap();
+    broker.ready(PATIENCE).await.unwrap();
+    let message = |id: &str| Message { to: Destination::Queue(soc()), id: id.to_owned(), body: "{}".into() };
+    let error = broker.publish(message("a")).await.unwrap_err();
+    assert!(matches!(error, PublishError::Forbidden { .. }), "{error}");
+    assert!(error.hint().contains(r"(interven\..*|amq\.default)"), "{}", error.hint());
+    // What the hint says is enough.
+    rabbit.ctl(&["set_permissions", &prefix, &own, &format!("({own}|amq\\.default)"), &own]).await;
+    eventually("it may publish", PATIENCE, async || broker.publish(message("b")).await.ok()).await;
     broker.close().await;
 }
 

@@ -143,4 +143,8 @@ fn a_reader_that_has_gone_is_no_trouble() {
     for (line, code) in [("check --config faulty.toml", 78), ("nonsense", 2), ("run --config taken.toml", 1)] {
         assert_eq!(end(line, Stdio::null(), deserted()).0, Some(code), "{line}");
     }
+    // A start that fails says why at once: nothing that has begun keeps it for the whole grace.
+    let (code, said) = end("run --config taken.toml", Stdio::null(), Stdio::piped());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("could not listen on") && !said.contains("the grace was too short"), "{said}");
 }
