@@ -10,7 +10,8 @@ a port which nobody opens, that a variable of the configuration is set nowhere, 
     are the container's, every key of a Secret is one that the example says how to make, the network policy lets out to the broker, to
     every endpoint and between workers, KEDA looks at the queue that the workers consume.
  2. Compose: the same of variables, hosts and ports; .env.example asks for what is needed and for nothing else.
- 3. Everywhere: the time to stop is longer than the configuration's grace, and the version is Cargo.toml's.
+ 3. Everywhere: the time to stop is longer than the configuration's grace, and the version is Cargo.toml's. What the head of the unit
+    says to run as the service has the service's own settings.
 
 Python's standard library and PyYAML.
 """
@@ -26,7 +27,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
-# What comes after `[shutdown] grace`: acknowledgements, the last requests, the store.
+# What comes after `[shutdown] grace` (`stop` in src/app/mod.rs): 2 s at most for the records of what became of deliveries
+# (RECORDS_MAX), 5 for the last acknowledgements and 5 for the last requests (CLOSE_MAX), and then the store, which has no limit.
 AFTER_GRACE = 20
 
 faults = []
@@ -248,6 +250,14 @@ def the_rest(metrics):
     unit = (DEPLOY / "systemd/interven-alerts.service").read_text()
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", unit, flags=re.M)[1])
     expect(stop >= 25 + AFTER_GRACE, "interven-alerts.service", "TimeoutStopSec is shorter than the grace and what comes after it")
+    # A command that an operator runs as the service must find what the service finds: the same user, directory, secrets, variables.
+    head, settings = unit.partition("\n[Unit]\n")[::2]
+    said = re.sub(r" \\\n#", "", head)
+    for command in re.findall(r"systemd-run .*", said):
+        given = re.findall(r"-p (\S+)", command)
+        expect(given, "interven-alerts.service", f"its head runs something as nobody in particular: {command}")
+        for setting in given:
+            expect(f"\n{setting}\n" in settings, "interven-alerts.service", f"its head says {setting}, which the service has not")
     tool = (DEPLOY / "kubernetes/tools/dead-letters-pod.yaml").read_text()
     expect(f"interven-alerts:{VERSION}\n" in tool, "dead-letters-pod.yaml", f"its image is not of version {VERSION}")
 

@@ -11,7 +11,8 @@
  4. Each alert has a scenario in rules/tests in which it fires, a severity, a summary and a description.
  5. Each panel has a description and a unit, asks the data source variable, and of our metrics those of the chosen pool and namespace.
     Each variable that is used is there.
- 6. Links between the pages of deploy/ lead somewhere.
+ 6. Links between the pages of deploy/ lead somewhere. Each block in them says what it is for, `sh` or `promql`, and is nothing else:
+    what is for Prometheus does not stand among what is for a shell.
  7. What the runbook says to ask Prometheus names only what there is, as the dashboards do; `--runbook` prints these queries.
 
 Nothing but Python's standard library, so that it runs wherever the tests run. YAML is read by the few lines that matter.
@@ -204,13 +205,37 @@ def check_links():
                 fault(page.relative_to(ROOT), f"links to {path}#{anchor}, which has no such section")
 
 
+# A block of a page: what it is for, and its lines.
+BLOCK = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", flags=re.M)
+
+
+def is_query(text):
+    """Whether this asks Prometheus, and is not a command of ours that names a file or a pod."""
+    asks = re.search(PREFIX + r"|\bup\{|process_start_time", text)
+    return asks and not re.match(r"(?:interven|rabbit|kubectl|#)", text.strip().replace(PREFIX, ""))
+
+
+def check_blocks():
+    for page in sorted(DEPLOY.rglob("*.md")):
+        where, text = page.relative_to(ROOT), page.read_text()
+        for kind, block in BLOCK.findall(text):
+            if kind not in {"sh", "promql"}:
+                fault(where, f"a block is for {kind or 'nobody'}, and neither `sh` nor `promql`: {block.splitlines()[0]}")
+            for line in block.splitlines():
+                if kind == "sh" and is_query(line):
+                    fault(where, f"among what is for a shell stands what is for Prometheus: {line}")
+        for line in BLOCK.sub("", text).splitlines():
+            if line.startswith("    ") or line.startswith("```"):
+                fault(where, f"stands in a block that does not say what it is for: {line}")
+
+
 def queries_of(page):
     """What a page says to ask Prometheus: in lines of their own, and within sentences."""
     text = page.read_text()
-    lines = [line[4:].partition("   #")[0] for line in text.splitlines() if line.startswith("    ")]
-    for written in [*lines, *re.findall(r"`([^`]+)`", text)]:
-        if re.search(PREFIX + r"|\bup\{|process_start_time", written) and not re.match(r"(?:interven|rabbit|kubectl|#)", written.strip().replace(PREFIX, "")):
-            yield written.strip()
+    blocks = [block for kind, block in BLOCK.findall(text) if kind == "promql"]
+    lines = [line.partition("   #")[0] for block in blocks for line in block.splitlines()]
+    words = filter(is_query, re.findall(r"`([^`]+)`", BLOCK.sub("", text)))
+    yield from (written.strip() for written in [*lines, *words])
 
 
 def main():
@@ -224,6 +249,7 @@ def main():
     check_dashboards(expressions, anchors)
     check_alerts(anchors)
     check_links()
+    check_blocks()
 
     used, in_runbook = set(), [(f"{RUNBOOK.name}, {query}", query) for query in queries_of(RUNBOOK)]
     for where, expression in expressions + in_runbook:

@@ -225,7 +225,23 @@ fn peers(s: &mut Settings<'_>, has_key: bool) -> Vec<url::Url> {
             format!("there is no {KEY_VARIABLE}, so no other worker knows the sessions of this one's console");
         s.warn("peers", problem, "set it, the same for the whole pool: `openssl rand -base64 32` makes one");
     }
+    for host in peers.iter().filter_map(sent_in_clear) {
+        s.warn("peers", format!("tokens and sessions travel to {host} in clear"), "use https, or a tunnel");
+    }
     peers
+}
+
+/// The host of a peer that is asked in clear over networks that others may be in. A name without a dot, or one of a cluster's own, is
+/// known within one network only, such as that of containers.
+fn sent_in_clear(peer: &url::Url) -> Option<&str> {
+    let inside = match peer.host()? {
+        url::Host::Ipv4(ip) => ip.is_loopback(),
+        url::Host::Ipv6(ip) => ip.to_canonical().is_loopback(),
+        url::Host::Domain(name) => {
+            !name.contains('.') || [".localhost", ".svc", ".cluster.local"].iter().any(|end| name.ends_with(end))
+        }
+    };
+    (peer.scheme() == "http" && !inside).then(|| peer.host_str())?
 }
 
 /// How this machine reaches `listen`.

@@ -315,6 +315,29 @@ fn peers_are_plain_addresses_of_apis_and_what_is_wrong_with_one_is_said_without_
 }
 
 #[test]
+fn a_peer_that_is_asked_in_clear_over_a_network_of_others_is_warned_about() {
+    let warnings = |peers: &str| {
+        let text = format!("[http]\npublic_url = \"https://a.example\"\npeers = [{peers}]\n");
+        let env = |name: &str| (name == "INTERVEN_ALERTS_KEY").then(|| String::from("0123456789abcdef"));
+        let Sound { mut warnings, .. } = parse(&text, &Outside::new(&env, Path::new("")), KINDS).unwrap();
+        warnings.retain(|warning| warning.path == "http.peers");
+        shown(&warnings)
+    };
+    for (peers, hosts) in [
+        ("\"http://b.example:8080\"", &["b.example"][..]),
+        ("\"http://10.1.2.3:8080\", \"https://b.example\"", &["10.1.2.3"]),
+        ("\"http://[fd00::1]\", \"http://b.example.\"", &["[fd00::1]", "b.example."]),
+        ("\"https://b.example\", \"http://127.0.0.1:9\", \"http://[::1]:9\", \"http://localhost\"", &[]),
+        // One network's own names.
+        ("\"http://workers:8080\", \"http://w-0.w.alerts.svc\", \"http://w.alerts.svc.cluster.local:8080\"", &[]),
+    ] {
+        let expected =
+            hosts.iter().map(|host| format!("3 http.peers: tokens and sessions travel to {host} in clear\n"));
+        assert_eq!(warnings(peers), expected.collect::<String>(), "{peers}");
+    }
+}
+
+#[test]
 fn a_broker_section_without_a_url_is_a_fault_rather_than_an_empty_store() {
     let faulty = read("[broker]\nprefetch = 5\n").unwrap_err();
     assert_eq!(shown(&faulty.faults), "1 broker: the section has no `url`\n");

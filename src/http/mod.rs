@@ -1,11 +1,13 @@
-//! The HTTP side: events in, channels shown and paused, metrics and probes out. Two listeners, so that what a scraper may reach is not what the world may.
+//! The HTTP side: events in; the API and the console, over this worker and over the whole pool; metrics and probes out. Two
+//! listeners, so that what a scraper may reach is not what the world may.
 //!
 //! Every body, header and wait has a bound. The guard checks who calls, by one table of routes; handlers are thin: they read plain
 //! values, and call a room.
 //!
 //! What a reload may change (who may call and on what terms, which channels there are) is looked at anew for every request.
 //!
-//! Start with [`open`], then `catalogue.rs` and `guard.rs`; the other files are routes by their subject.
+//! Start with [`open`], then `catalogue.rs` and `guard.rs`; `pool.rs` asks the other workers, `console/` makes the pages, and the other
+//! files are routes by their subject.
 
 mod access;
 mod approvals;
@@ -64,6 +66,7 @@ use crate::{
     model::{Clock, Role},
     sealing::Key,
     telemetry::Metrics,
+    workers::Patience,
 };
 
 /// What the handlers need of the worker.
@@ -123,6 +126,17 @@ pub async fn open(
     inside: Inside,
     tracker: &TaskTracker,
 ) -> Result<Doors, (SocketAddr, std::io::Error)> {
+    open_with(api, metrics, inside, tracker, Patience::default()).await
+}
+
+/// The same, with this patience with the other workers.
+async fn open_with(
+    api: SocketAddr,
+    metrics: SocketAddr,
+    inside: Inside,
+    tracker: &TaskTracker,
+    patience: Patience,
+) -> Result<Doors, (SocketAddr, std::io::Error)> {
     let api_listener = TcpListener::bind(api).await.map_err(|error| (api, error))?;
     let metrics_listener = TcpListener::bind(metrics).await.map_err(|error| (metrics, error))?;
     let doors = Doors {
@@ -134,7 +148,7 @@ pub async fn open(
     let sessions = Sessions::new(sessions_key(&inside).map_err(|error| (api, error))?);
     let worker = Uuid::new_v4();
     let desk = Desk::new(inside.clone(), tracker, worker);
-    let pool = Pool::new(inside.clone(), desk.clone());
+    let pool = Pool::new(inside.clone(), desk.clone(), patience);
     let gate = Gate { inside: inside.clone(), sessions, throttle: Arc::new(Throttle::default()), pool };
     let routes = events::routes(inside.clone())
         .merge(channels::routes(inside.clone()))

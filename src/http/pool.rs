@@ -27,7 +27,7 @@ use super::{Inside, channels::as_json, dead_letters::Desk, errors::ApiError};
 use crate::{
     dead_letters::{DeadLetter, LetterFilter, LetterId, Page},
     workers::{
-        Credential, Merge, Peers, Servers, Source, Trouble, Unheard,
+        Credential, Merge, Patience, Peers, Servers, Source, Trouble, Unheard,
         channels::{View, together},
         letters::{self, Grouped, Had, Pages},
         understand,
@@ -66,8 +66,8 @@ pub(super) struct Listed {
 }
 
 impl Pool {
-    pub(super) fn new(inside: Inside, desk: Desk) -> Self {
-        Self { inside, desk, peers: Arc::default() }
+    pub(super) fn new(inside: Inside, desk: Desk, patience: Patience) -> Self {
+        Self { inside, desk, peers: Arc::new(Peers::new(patience)) }
     }
 
     /// The other workers, and the names that mean nobody. This one may be among them.

@@ -22,6 +22,14 @@ use crate::{
 /// Who has a token with the name of its role. The publisher's is `right`, and its name `firewall`.
 const ROLES: [Role; 3] = [Role::Auditor, Role::Analyst, Role::Admin];
 
+/// A slow machine is no silent peer.
+pub(super) const PATIENT: Patience = Patience {
+    resolve: Duration::from_secs(5),
+    connect: Duration::from_mins(1),
+    look: Duration::from_mins(1),
+    answer: Duration::from_mins(1),
+};
+
 pub(super) struct House {
     pub(super) doors: Doors,
     pub(super) inside: Inside,
@@ -139,7 +147,7 @@ impl House {
             clock: Clock::System,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let doors = open(any, any, inside.clone(), &tracker).await.unwrap();
+        let doors = open_with(any, any, inside.clone(), &tracker, PATIENT).await.unwrap();
         Self { doors, inside, channels, draining, closing, tracker, tokens, terms, _dir: dir }
     }
 }

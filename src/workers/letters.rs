@@ -149,7 +149,7 @@ pub struct Doing {
 }
 
 /// What the causes of these workers are asked with.
-pub fn causes_path(filter: &LetterFilter) -> String {
+fn causes_path(filter: &LetterFilter) -> String {
     let words = query(&LetterFilter { limit: Some(LetterFilter::LIMIT_MAX), ..filter.clone() });
     let ids = filter.ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     // Only where they are meant, so that workers of before understand every other question.

@@ -15,15 +15,20 @@
 pub mod channels;
 pub mod credential;
 pub mod errands;
+pub mod knock;
 pub mod letters;
 pub mod merge;
+mod names;
 pub mod peers;
 mod presence;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod trouble;
 
 pub use credential::Credential;
+pub use knock::knock;
 pub use merge::{Merge, Source};
-pub use peers::Peers;
+pub use peers::{Patience, Peers};
 pub use server::{AT_ONCE_MAX, Download, Server, Servers};
 pub use trouble::{Trouble, Unheard, refused, understand};

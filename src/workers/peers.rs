@@ -1,57 +1,77 @@
 //! The other workers of the pool, as a worker knows them: by the URLs of its configuration, which are resolved again and again,
 //! because workers come and go behind a name.
 //!
-//! Connections are kept from one request to the next, and so is what a name means, for a few seconds: a page that is looked at by
-//! many asks for both all the time.
+//! Connections are kept from one request to the next, and so is what a name means (`names.rs`): a page that is looked at by many asks
+//! for both all the time.
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
 use url::Url;
 
 use super::{
     Credential, Server, Trouble, Unheard,
+    names::Names,
     presence::Presence,
-    server::{Manners, addresses, client},
+    server::{Manners, addresses_within, client},
 };
-
-/// How long a peer may take to take a connection and to answer, while somebody waits for a page.
-const CONNECT_MAX: Duration = Duration::from_secs(3);
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The largest answer, in bytes: some fifty letters without their decisions, a thousand causes, the channels, or one letter. A page
 /// asks many peers at once, and none of them may cost more than that, whatever it sends.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// For how long a name is believed to mean what it meant.
-const BELIEVED: Duration = Duration::from_secs(5);
-
 /// The most workers that are asked, and the most connections that are kept ready.
-pub const WORKERS_MAX: usize = 64;
+const WORKERS_MAX: usize = 64;
 const CLIENTS_MAX: usize = 2 * WORKERS_MAX;
+
+/// How long a peer may take, while somebody waits for a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Its name, to be looked up.
+    pub resolve: Duration,
+    /// To take a connection.
+    pub connect: Duration,
+    /// To show that it is there at all. Who takes longer is left alone for a while.
+    pub look: Duration,
+    /// To answer.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let short = Duration::from_secs(3);
+        Self { resolve: short, connect: short, look: short, answer: Duration::from_secs(10) }
+    }
+}
 
 /// Who is behind some URLs.
 #[derive(Debug, Default)]
 pub struct Peers {
-    known: Mutex<Known>,
+    patience: Patience,
+    names: Names,
+    clients: Mutex<BTreeMap<Key, Known>>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    names: BTreeMap<Url, (Instant, Vec<SocketAddr>)>,
-    clients: BTreeMap<(Url, SocketAddr), (reqwest::Client, Arc<Presence>)>,
-}
+type Key = (Url, SocketAddr);
+type Known = (reqwest::Client, Arc<Presence>);
 
 impl Peers {
+    /// Nobody is known yet.
+    pub fn new(patience: Patience) -> Self {
+        Self { patience, ..Self::default() }
+    }
+
     /// The workers behind `urls` at this moment, each to be asked with `credential`; and the names that mean nobody.
     pub async fn find(&self, urls: &[Url], credential: &Credential) -> (Vec<Server>, Vec<Unheard>) {
-        let found = join_all(urls.iter().map(|url| self.addresses(url))).await;
+        let found = {
+            let look_up = |url| self.names.addresses(url, addresses_within(url, self.patience.resolve));
+            join_all(urls.iter().map(look_up)).await
+        };
         let (mut servers, mut unheard) = (Vec::new(), Vec::new());
         for (url, addresses) in urls.iter().zip(found) {
             let unheard_of = |why: String| Unheard::new(&shown(url), Trouble::Silent(why));
@@ -68,8 +88,8 @@ impl Peers {
                     }
                     Ok((client, presence)) => {
                         let credential = credential.clone();
-                        let manners =
-                            Manners { answer_max: ANSWER_MAX, bytes_max: BYTES_MAX, presence: Some(presence) };
+                        let presence = Some((presence, self.patience.look));
+                        let manners = Manners { answer_max: self.patience.answer, bytes_max: BYTES_MAX, presence };
                         servers.push(Server::with_client(url, address, several, credential, client, manners));
                     }
                     Err(why) => unheard.push(unheard_of(why)),
@@ -79,39 +99,22 @@ impl Peers {
         (servers, unheard)
     }
 
-    async fn addresses(&self, url: &Url) -> Option<Vec<SocketAddr>> {
-        let known = self.with(|known| known.names.get(url).cloned());
-        if let Some((_, addresses)) = known.filter(|(at, _)| at.elapsed() < BELIEVED) {
-            return Some(addresses);
-        }
-        let found = addresses(url).await?;
-        self.with(|known| {
-            if known.names.len() >= CLIENTS_MAX {
-                known.names.clear();
-            }
-            known.names.insert(url.clone(), (Instant::now(), found.clone()));
-        });
-        Some(found)
-    }
-
-    fn client(&self, url: &Url, address: SocketAddr) -> Result<(reqwest::Client, Arc<Presence>), String> {
+    fn client(&self, url: &Url, address: SocketAddr) -> Result<Known, String> {
         let key = (url.clone(), address);
-        if let Some(client) = self.with(|known| known.clients.get(&key).cloned()) {
-            return Ok(client);
+        if let Some(known) = self.known().get(&key) {
+            return Ok(known.clone());
         }
-        let made = (client(url, address, CONNECT_MAX)?, Arc::default());
-        self.with(|known| {
-            // Addresses of workers that are gone; those that are there are made anew.
-            if known.clients.len() >= CLIENTS_MAX {
-                known.clients.clear();
-            }
-            known.clients.insert(key, made.clone());
-        });
-        Ok(made)
+        let made: Known = (client(url, address, self.patience.connect)?, Arc::default());
+        let mut known = self.known();
+        // Addresses of workers that are gone; those that are there are made anew.
+        if known.len() >= CLIENTS_MAX {
+            known.clear();
+        }
+        Ok(known.entry(key).or_insert(made).clone())
     }
 
-    fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
-        look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Key, Known>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -31,9 +31,6 @@ const RESOLVE_MAX: Duration = Duration::from_secs(10);
 /// somebody sends nothing but control characters.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// How long a peer may take to show that it is there.
-const LOOK_MAX: Duration = Duration::from_secs(3);
-
 /// Workers that are asked at once.
 pub const AT_ONCE_MAX: usize = 16;
 
@@ -48,10 +45,13 @@ const REFUSAL_BYTES_MAX: usize = 1024 * 1024;
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most workers behind one name.
-pub const ADDRESSES_MAX: usize = 256;
+const ADDRESSES_MAX: usize = 256;
 
 /// The header by which a worker says which one answers: made anew at each start.
 pub const WORKER: &str = "interven-worker";
+
+/// What every caller may ask for, and no worker has to look for.
+const WHO: &str = "/api/session";
 
 /// Workers that can be asked.
 #[derive(Debug)]
@@ -77,8 +77,8 @@ pub(super) struct Manners {
     pub(super) answer_max: Duration,
     /// The largest one, in bytes.
     pub(super) bytes_max: usize,
-    /// What is known of whether it is there. Without it, it is asked straight away.
-    pub(super) presence: Option<Arc<Presence>>,
+    /// What is known of whether it is there, and how long a look may take. Without it, it is asked straight away.
+    pub(super) presence: Option<(Arc<Presence>, Duration)>,
 }
 
 /// An answer, and which worker gave it, where it says so.
@@ -130,12 +130,9 @@ impl Servers {
                 Ok(answer) => return Ok(answer),
                 Err(trouble) => trouble,
             };
-            let final_word = match &trouble {
-                Trouble::Silent(_) => false,
-                Trouble::Refused { status, .. } => !status.is_server_error() && !trouble.is_not_found(),
-            };
+            let is_final = trouble.is_final();
             last = (server.name.clone(), trouble);
-            if final_word {
+            if is_final {
                 break;
             }
         }
@@ -189,15 +186,22 @@ impl Server {
     /// The same, and who answers.
     pub async fn ask_telling(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Trouble> {
         self.look().await?;
-        let request = self.request(method, path, body).timeout(self.manners.answer_max);
+        self.exchange(self.request(method, path, body)).await
+    }
+
+    /// Which worker answers. It is asked even if it was silent a moment ago: that may be over, and who has something to be done that
+    /// was counted wants to know.
+    pub async fn who(&self) -> Result<Uuid, Trouble> {
+        let answer = self.exchange(self.request(Method::GET, WHO, None)).await?;
+        answer.worker.ok_or_else(|| Trouble::Silent(String::from("it does not say which worker it is")))
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder) -> Result<Answer, Trouble> {
+        let request = request.timeout(self.manners.answer_max);
         let mut response = request.send().await.map_err(|error| self.cut(&error))?;
         let (status, worker) = (response.status(), worker(response.headers()));
-        let bytes = match whole(&mut response, self.manners.bytes_max).await {
-            Ok(bytes) => bytes,
-            Err(Cut::Broken(error)) => return Err(self.cut(&error)),
-            Err(too_large @ Cut::TooLarge(_)) => return Err(too_large.into()),
-        };
-        if let Some(presence) = &self.manners.presence {
+        let bytes = whole(&mut response, self.manners.bytes_max).await?;
+        if let Some((presence, _)) = &self.manners.presence {
             presence.answered();
         }
         if !status.is_success() {
@@ -208,20 +212,30 @@ impl Server {
 
     /// Looks whether it is there, unless that is known. Whatever answers is there; what it says comes with the question.
     async fn look(&self) -> Result<(), Trouble> {
-        let Some(presence) = &self.manners.presence else { return Ok(()) };
+        let Some((presence, look_max)) = &self.manners.presence else { return Ok(()) };
         match presence.now() {
             Thought::There => Ok(()),
             Thought::Silent => Err(Trouble::Silent(String::from("it took too long a moment ago"))),
-            Thought::Unknown => {
-                let look = self.request(Method::GET, "/livez", None).timeout(LOOK_MAX).send().await;
-                look.map(|_| presence.answered()).map_err(|error| self.cut(&error))
-            }
+            Thought::Unknown => match self.request(Method::GET, "/livez", None).timeout(*look_max).send().await {
+                Ok(_) => {
+                    presence.answered();
+                    Ok(())
+                }
+                Err(error) => {
+                    if error.is_timeout() {
+                        presence.was_silent();
+                    }
+                    Err(silent(&error))
+                }
+            },
         }
     }
 
-    /// What is said, and remembered, of an exchange that failed.
+    /// What is said, and remembered, of an exchange that failed. An answer that is long in coming may be one that is hard to find: who
+    /// has taken the connection may be there for everybody else.
     fn cut(&self, error: &reqwest::Error) -> Trouble {
-        if let Some(presence) = self.manners.presence.as_ref().filter(|_| error.is_timeout()) {
+        if let Some((presence, _)) = self.manners.presence.as_ref().filter(|_| error.is_connect() && error.is_timeout())
+        {
             presence.was_silent();
         }
         silent(error)
@@ -283,11 +297,8 @@ impl Server {
     }
 
     fn request(&self, method: Method, path: &str, body: Option<&Value>) -> reqwest::RequestBuilder {
-        let mut url = self.base.clone();
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-        // A worker may live below a path of a reverse proxy.
-        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        url.set_query(query.filter(|query| !query.is_empty()));
+        let url = below(&self.base, path, query.filter(|query| !query.is_empty()));
         let (name, value) = self.credential.header();
         let request = self.client.request(method, url).header(name, value);
         match body {
@@ -314,9 +325,22 @@ impl Download {
     }
 }
 
+/// Where a path of the worker at `base` is: it may live below a path of a reverse proxy.
+pub(super) fn below(base: &Url, path: &str, query: Option<&str>) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url.set_query(query);
+    url
+}
+
 /// Every address of the URL's host, sorted, so that workers are asked in the same order each time; `None` of a host that has none,
 /// or too many to be one pool.
 pub async fn addresses(url: &Url) -> Option<Vec<SocketAddr>> {
+    addresses_within(url, RESOLVE_MAX).await
+}
+
+/// The same, known within this time or not at all.
+pub(super) async fn addresses_within(url: &Url, limit: Duration) -> Option<Vec<SocketAddr>> {
     let port = url.port_or_known_default().unwrap_or(80);
     let host = match url.host() {
         Some(Host::Ipv4(ip)) => return Some(vec![SocketAddr::new(ip.into(), port)]),
@@ -324,7 +348,7 @@ pub async fn addresses(url: &Url) -> Option<Vec<SocketAddr>> {
         Some(Host::Domain(host)) => host,
         None => "",
     };
-    let found = tokio::time::timeout(RESOLVE_MAX, tokio::net::lookup_host((host, port))).await;
+    let found = tokio::time::timeout(limit, tokio::net::lookup_host((host, port))).await;
     let mut addresses: Vec<SocketAddr> = found.ok()?.ok()?.collect();
     addresses.sort_unstable();
     addresses.dedup();
@@ -342,11 +366,11 @@ fn name(url: &Url, address: SocketAddr, several: bool) -> String {
     printable(&if several { format!("{name} ({})", address.ip()) } else { name })
 }
 
-fn worker(headers: &HeaderMap) -> Option<Uuid> {
+pub(super) fn worker(headers: &HeaderMap) -> Option<Uuid> {
     headers.get(WORKER)?.to_str().ok()?.parse().ok()
 }
 
-fn silent(error: &reqwest::Error) -> Trouble {
+pub(super) fn silent(error: &reqwest::Error) -> Trouble {
     Trouble::Silent(in_short(error))
 }
 

@@ -28,13 +28,19 @@ fn what_is_deployed_is_read_by_the_tools_that_will_read_it() {
     }
 }
 
-/// The commands of ours in a page, as they are written there: in a line of their own, or within a sentence.
-fn commands_in(page: &str) -> Vec<String> {
-    let lines = page.lines().filter_map(|line| line.strip_prefix("    "));
+/// What a page says to type into a shell: lines of blocks that are for one, and words within sentences.
+pub(crate) fn shell_lines(page: &str) -> impl Iterator<Item = &str> {
+    let blocks = page.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    // A fence is three of these, and two fences are an even number: every other piece is within a sentence's.
     let words = page.split('`').skip(1).step_by(2);
-    let ours = lines.chain(words).filter(|text| text.starts_with("interven-alerts "));
+    blocks.flat_map(str::lines).chain(words)
+}
+
+/// The commands of ours in a page, as they are written there.
+fn commands_in(page: &str) -> Vec<String> {
+    let ours = shell_lines(page).filter(|text| text.starts_with("interven-alerts "));
     // What follows is for the shell, or for the reader.
-    let ours = ours.map(|text| text.split(['#', '|', '>', '&', ';']).next().unwrap_or_default());
+    let ours = ours.map(|text| text.split(['#', '|', '>', '<', '&', ';']).next().unwrap_or_default());
     ours.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 

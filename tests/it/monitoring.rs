@@ -22,13 +22,16 @@ use interven_alerts::stand_ins::{Platform, Script};
 use tokio::{process::Command, time::Instant};
 
 use self::{ill::Ill, torn::Torn, traffic::Traffic};
-use crate::support::{
-    firewall::Publisher,
-    prometheus::{Prometheus, Target},
-    rabbit::Rabbit,
-    scene::{ALL_EVENTS, FAST, Scene, on, token_of},
-    turn_of_the_heavy, unique_name,
-    worker::WorkerProcess,
+use crate::{
+    deploy::shell_lines,
+    support::{
+        firewall::Publisher,
+        prometheus::{Prometheus, Target},
+        rabbit::Rabbit,
+        scene::{ALL_EVENTS, FAST, Scene, on, token_of},
+        turn_of_the_heavy, unique_name,
+        worker::WorkerProcess,
+    },
 };
 
 /// How long an alert may take on a loaded machine: the slowest one takes a minute and some seconds.
@@ -82,10 +85,10 @@ fn deploy(path: &str) -> PathBuf {
 /// Runs every command of RabbitMQ that the runbook names, as it is written there, on the broker's machine.
 async fn run_what_the_runbook_asks_of_rabbitmq(rabbit: &Rabbit, prefix: &str, channel: &str) {
     let page = fs::read_to_string(deploy("runbook/README.md")).unwrap();
-    let lines = page.lines().filter_map(|line| line.strip_prefix("    "));
-    let words = page.split('`').skip(1).step_by(2);
-    let commands: BTreeSet<&str> = lines.chain(words).filter(|text| text.starts_with("rabbitmq")).collect();
+    let commands: BTreeSet<&str> = shell_lines(&page).filter(|text| text.starts_with("rabbitmq")).collect();
     assert!(commands.len() > 8, "only {commands:?}: has the way they are written changed?");
+    // Whom the runbook gives rights to.
+    rabbit.ctl(&["add_user", "USER", "secret"]).await;
     for command in commands {
         let filled = command.replace("interven", prefix).replace("CHANNEL", channel).replace("\\|", "|");
         let (well, said) = rabbit.shell(&filled).await;

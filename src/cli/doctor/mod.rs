@@ -6,11 +6,12 @@
 //!
 //! Absent on purpose: posting to a channel. `channels test` does that.
 //!
-//! Start with [`examine`]; `disk.rs`, `ports.rs`, `access.rs` and `outside.rs` look at one thing each.
+//! Start with [`examine`]; `disk.rs`, `ports.rs`, `access.rs`, `peers.rs` and `outside.rs` look at one thing each.
 
 mod access;
 mod disk;
 mod outside;
+mod peers;
 mod ports;
 
 use std::{fmt::Write as _, path::Path};
@@ -187,8 +188,10 @@ async fn examine(plan: &Plan, clock: Clock) -> Vec<Finding> {
     findings.extend(ports::look(&plan.http, disk.in_use).await);
     findings.extend(access::look(plan));
     let embedded = disk::embedded(plan, disk.in_use);
-    let (broker, outside) = tokio::join!(outside::broker(plan, clock, embedded), outside::endpoints(plan, clock));
+    let (broker, outside, peers) =
+        tokio::join!(outside::broker(plan, clock, embedded), outside::endpoints(plan, clock), peers::look(&plan.peers));
     findings.extend(broker);
+    findings.extend(peers);
     findings.extend(outside);
     findings
 }

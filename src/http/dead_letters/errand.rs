@@ -50,6 +50,9 @@ const BREAK_EVERY: Duration = Duration::from_secs(15);
 /// Letters that are deleted together.
 const PURGE_BATCH: usize = 1_024;
 
+/// What is said of an errand that did not come to its end.
+const LOST: &str = "ended unexpectedly";
+
 const NDJSON: &str = "application/x-ndjson";
 
 /// What is done to letters.
@@ -65,6 +68,14 @@ impl Deed {
         match self {
             Self::Replay => "replay",
             Self::Purge => "purge",
+        }
+    }
+
+    /// Its name in audit lines.
+    pub(in crate::http) const fn audited(self) -> &'static str {
+        match self {
+            Self::Replay => "replay_dead_letters",
+            Self::Purge => "purge_dead_letters",
         }
     }
 }
@@ -171,7 +182,7 @@ fn lost() -> ApiError {
     ApiError {
         status: StatusCode::INTERNAL_SERVER_ERROR,
         code: "failed",
-        message: String::from("it has ended unexpectedly"),
+        message: format!("it has {LOST}"),
         hint: "look at the worker's log, and ask for the dead letters that are left",
     }
 }
@@ -272,10 +283,7 @@ impl Errand {
     }
 
     async fn run(self, told: watch::Sender<Progress>, stop: CancellationToken) -> Outcome {
-        let what = match self.deed {
-            Deed::Replay => "replay_dead_letters",
-            Deed::Purge => "purge_dead_letters",
-        };
+        let what = self.deed.audited();
         if !self.order.dry_run {
             audit(&self.caller, what, &self.order.words, "begun");
         }
@@ -382,30 +390,56 @@ impl Errand {
     }
 }
 
+impl Drop for Errand {
+    /// Of one that panicked, or was cut off, nobody is to believe that it is under way.
+    fn drop(&mut self) {
+        let (now, mut lost) = (self.inside.clock.now(), false);
+        self.see(|doing| {
+            lost = doing.ended.is_none();
+            if lost {
+                (doing.ended, doing.outcome) = (Some(now), Some(LOST.to_owned()));
+            }
+        });
+        if lost {
+            audit(&self.caller, self.deed.audited(), &self.order.words, LOST);
+        }
+    }
+}
+
 /// What was done in one line.
 fn in_words(summary: &Summary, trouble: Option<&DeadLetterError>) -> String {
     let done = match &summary.report {
-        Report::Replay(report) => {
-            let ReplayReport { replayed, skipped_expired, skipped_no_channel, failed, gone, .. } = report;
-            let others = [
-                (skipped_expired, "skipped whose approval has expired"),
-                (skipped_no_channel, "skipped without a channel"),
-                (failed, "failed"),
-                (gone, "gone meanwhile"),
-            ];
-            let others =
-                others.into_iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("; {count} {what}"));
-            format!("replayed {replayed} of {}{}", summary.selected, others.collect::<String>())
-        }
-        Report::Purge { purged } => format!("purged {purged} of {}", summary.selected),
+        Report::Replay(report) => replayed(report, summary.selected),
+        Report::Purge { purged: count } => purged(*count, summary.selected),
     };
     let ended = trouble.map(ToString::to_string).or(summary.stopped.map(str::to_owned));
     done + &ended.map_or_else(String::new, |why| format!("; ended early: {why}"))
 }
 
+/// What was replayed of so many letters.
+pub(in crate::http) fn replayed(report: &ReplayReport, selected: u64) -> String {
+    let ReplayReport { replayed, skipped_expired, skipped_no_channel, failed, gone, .. } = report;
+    let others = [
+        (skipped_expired, "skipped whose approval has expired"),
+        (skipped_no_channel, "skipped without a channel"),
+        (failed, "failed"),
+        (gone, "gone meanwhile"),
+    ];
+    let others = others.into_iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("; {count} {what}"));
+    format!("replayed {replayed} of {selected}{}", others.collect::<String>())
+}
+
+/// What was purged of so many letters.
+pub(in crate::http) fn purged(count: u64, selected: u64) -> String {
+    format!("purged {count} of {selected}")
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
+    use crate::http::tests::House;
 
     /// What an answer says whose errand takes three quarters of a minute and then ends so.
     async fn told(trouble: Option<DeadLetterError>) -> Bytes {
@@ -432,5 +466,26 @@ mod tests {
     async fn an_errand_that_fails_in_the_middle_says_why_and_what_it_had_done() {
         let told: serde_json::Value = serde_json::from_slice(&told(Some(DeadLetterError::Closed)).await).unwrap();
         assert_eq!((&told["error"]["code"], &told["summary"]["purged"]), (&"store_unavailable".into(), &7.into()));
+    }
+
+    #[tokio::test]
+    async fn an_errand_that_is_cut_off_is_not_shown_as_one_under_way() {
+        let house = House::open().await;
+        let (tasks, doing) = (TaskTracker::new(), Arc::new(watch::Sender::new(None)));
+        let errand = Errand {
+            inside: house.inside.clone(),
+            deed: Deed::Replay,
+            order: Order::of(b"{}", Deed::Replay).unwrap(),
+            caller: super::super::tests::caller(),
+            worker: Uuid::nil(),
+            doing: Arc::clone(&doing),
+            _place: Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap(),
+        };
+        let begun = errand.begin(&tasks);
+        assert!(doing.borrow().as_ref().is_some_and(|doing| doing.ended.is_none()), "it is shown from its beginning");
+        begun.task.abort();
+        assert!(begun.end().await["error"]["message"].as_str().is_some_and(|message| message.contains(LOST)));
+        let doing = doing.borrow().clone().unwrap();
+        assert!(doing.ended.is_some() && doing.outcome.as_deref() == Some(LOST), "{doing:?}");
     }
 }

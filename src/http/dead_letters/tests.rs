@@ -177,7 +177,7 @@ async fn only_an_admin_purges_and_only_what_was_chosen() {
     }
 }
 
-fn caller() -> Caller {
+pub(super) fn caller() -> Caller {
     Caller {
         name: String::from("ann"),
         role: Role::Admin,

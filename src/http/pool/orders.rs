@@ -16,14 +16,18 @@ use super::{OWN, Pool, refusal};
 use crate::{
     dead_letters::{Cause, LetterFilter, ReplayReport},
     http::{
-        dead_letters::{errand::Deed, words::Order},
-        guard::Caller,
+        dead_letters::{
+            errand::{self, Deed},
+            words::{self, Order},
+        },
+        guard::{Caller, audit},
+        trail::Trail,
     },
     model::ChannelId,
     workers::{
         Credential, Server, Trouble, Unheard,
         errands::{self, Summary},
-        letters::{GLANCE, Grouped},
+        letters::Grouped,
     },
 };
 
@@ -148,9 +152,13 @@ impl Pool {
     }
 
     /// Gives the order to each worker that was counted, all at once, and waits for their ends: one entry for each of them.
+    ///
+    /// Each worker audits what it does. The others see a call of this worker and not of the caller, so what is ordered of them is
+    /// audited here, too, with where the caller is.
     pub(in crate::http) async fn give(&self, wish: Wish, caller: Caller, credential: Option<Credential>) -> Vec<Done> {
         let own = wish.bounds.iter().find(|bound| bound.worker == self.desk.worker);
         let others: Vec<&Bound> = wish.bounds.iter().filter(|bound| bound.worker != self.desk.worker).collect();
+        let trail = (!wish.dry_run && !others.is_empty()).then(|| wish.ordered(others.len(), &caller));
         let own = async {
             match own {
                 Some(bound) => Some(self.give_own(&wish, bound, caller).await),
@@ -158,7 +166,14 @@ impl Pool {
             }
         };
         let others = async {
-            if others.is_empty() { Vec::new() } else { self.give_others(&wish, &others, credential.as_ref()).await }
+            if others.is_empty() {
+                return Vec::new();
+            }
+            let done = self.give_others(&wish, &others, credential.as_ref()).await;
+            if let Some(trail) = trail {
+                trail.end(Some(&in_words(wish.deed, &done)));
+            }
+            done
         };
         let (own, others) = tokio::join!(own, others);
         own.into_iter().chain(others).collect()
@@ -196,7 +211,7 @@ impl Pool {
         if bounds.is_empty() {
             return Vec::new();
         }
-        let heard = join_all(servers.into_iter().map(async |server| (server, who(server).await))).await;
+        let heard = join_all(servers.into_iter().map(async |server| (server, server.who().await))).await;
         let is = |bound: &Bound| heard.iter().find(|(_, who)| who.as_ref().is_ok_and(|who| *who == bound.worker));
         let orders = bounds.iter().map(async |bound| match is(bound) {
             Some((server, _)) => self.order(wish, server, bound).await,
@@ -215,7 +230,7 @@ impl Pool {
     /// To this worker, if it is still the one that was counted.
     async fn order(&self, wish: &Wish, server: &Server, bound: &Bound) -> Done {
         let name = server.name.clone();
-        let trouble = match who(server).await {
+        let trouble = match server.who().await {
             Ok(worker) if worker == bound.worker => None,
             Ok(_) => Some(restarted()),
             Err(trouble) => Some(trouble),
@@ -240,16 +255,41 @@ fn restarted() -> Trouble {
     ))
 }
 
-/// Which worker answers there.
-async fn who(server: &Server) -> Result<Uuid, Trouble> {
-    #[derive(Deserialize)]
-    struct Who {
-        worker: Uuid,
+/// What the workers did that were given an order, in one line: all together, and who failed.
+fn in_words(deed: Deed, done: &[Done]) -> String {
+    const FAILURES_NAMED_MAX: usize = 10;
+    const TEXT_CHARS_MAX: usize = 200;
+    let (mut selected, mut report, mut failures) = (0, Report::default(), Vec::new());
+    for Done { name, summary, trouble } in done {
+        let stopped = summary.as_ref().and_then(|summary| summary.stopped.as_deref());
+        failures.extend(trouble.as_ref().map(Trouble::why).or(stopped).map(|why| (name, why)));
+        if let Some(summary) = summary {
+            selected += summary.selected;
+            report.purged += summary.report.purged;
+            report.replay.add(&summary.report.replay);
+        }
     }
-    server.ask_for::<Who>(GLANCE).await.map(|who| who.worker)
+    let all = match deed {
+        Deed::Replay => errand::replayed(&report.replay, selected),
+        Deed::Purge => errand::purged(report.purged, selected),
+    };
+    // What workers are called and what they say comes from elsewhere.
+    let short = |text: &str| text.escape_debug().take(TEXT_CHARS_MAX).collect::<String>();
+    let named = failures.iter().take(FAILURES_NAMED_MAX).map(|(name, why)| format!("{}: {}", short(name), short(why)));
+    let more = failures.len().checked_sub(FAILURES_NAMED_MAX).filter(|more| *more > 0);
+    let parts = [all].into_iter().chain(named).chain(more.map(|more| format!("and {more} more")));
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 impl Wish {
+    /// The audit of what is ordered of so many other workers.
+    fn ordered(&self, others: usize, caller: &Caller) -> Trail {
+        let workers = if others == 1 { "worker" } else { "workers" };
+        let subject = format!("{} of {others} other {workers}", words::in_words(&self.filter));
+        audit(caller, self.deed.audited(), &subject, "begun");
+        Trail::begin(caller, self.deed.audited(), &subject)
+    }
+
     /// The order to one worker.
     fn words(&self, bound: &Bound) -> Value {
         let filter = LetterFilter { up_to: Some(bound.up_to), limit: None, ..self.filter.clone() };
@@ -260,6 +300,26 @@ impl Wish {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_several_workers_did_is_one_line_with_who_failed() {
+        let did = |purged, selected| {
+            let report = Report { purged, ..Report::default() };
+            Some(Summary { selected, report, stopped: None })
+        };
+        let silent = |why: &str| Some(Trouble::Silent(why.to_owned()));
+        let done = |name: &str, summary, trouble| Done { name: name.to_owned(), summary, trouble };
+        let all = [
+            done("http://a", did(3, 3), None),
+            done("http://b", did(1, 2), silent("the disk is full")),
+            done("forged\nwhat=\"purge\"", None, silent("it took too long")),
+        ];
+        let line = in_words(Deed::Purge, &all);
+        assert_eq!(line, r#"purged 4 of 5; http://b: the disk is full; forged\nwhat=\"purge\": it took too long"#);
+        let many: Vec<Done> = (0..12).map(|_| done(&"n".repeat(900), None, silent(&"w".repeat(900)))).collect();
+        let line = in_words(Deed::Replay, &many);
+        assert!(line.starts_with("replayed 0 of 0; nnn") && line.ends_with("; and 2 more") && line.len() < 5_000);
+    }
 
     #[test]
     fn an_order_means_nothing_that_was_buried_after_its_worker_was_counted() {

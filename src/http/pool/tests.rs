@@ -1,6 +1,9 @@
 //! Two workers of one pool over real sockets, and peers that are none.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde_json::json;
 use tokio::{
@@ -21,7 +24,7 @@ use crate::{
             tests::{letter, show_soc},
         },
         guard::Caller,
-        tests::House,
+        tests::{House, PATIENT},
     },
     model::{Role, Secret},
 };
@@ -31,8 +34,12 @@ fn bearer(token: &str) -> Credential {
 }
 
 fn pool(house: &House) -> Pool {
+    pool_with(house, PATIENT)
+}
+
+fn pool_with(house: &House, patience: Patience) -> Pool {
     let desk = Desk::new(house.inside.clone(), &TaskTracker::new(), uuid::Uuid::new_v4());
-    Pool::new(house.inside.clone(), desk)
+    Pool::new(house.inside.clone(), desk, patience)
 }
 
 fn caller(role: Role) -> Caller {
@@ -281,7 +288,9 @@ async fn a_peer_that_hangs_is_waited_for_once_and_named_all_the_time() {
     })
     .await;
     one.meet(&[hung.clone(), format!("http://{}", two.doors.api)]);
-    let (pool, admin, filter) = (pool(&one), bearer("admin"), LetterFilter::default());
+    // Long enough for the other one, however busy this machine is.
+    let patience = Patience { look: Duration::from_secs(8), ..PATIENT };
+    let (pool, admin, filter) = (pool_with(&one, patience), bearer("admin"), LetterFilter::default());
     let named = |unheard: &[Unheard]| unheard.len() == 1 && unheard[0].server == hung;
     let first = pool.causes(&filter, Some(&admin)).await;
     assert!(named(&first.unheard) && first.of.len() == 2, "{first:?}");

@@ -11,7 +11,7 @@ use interven_alerts::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::bench::*;
+use super::{bench::*, soc};
 use crate::support::{eventually, rabbit::Rabbit};
 
 async fn until_connected(broker: &dyn Broker, connected: bool) {

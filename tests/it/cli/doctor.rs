@@ -128,6 +128,30 @@ async fn a_running_worker_is_recognised_by_its_store_and_its_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_cannot_be_asked_are_told_apart_and_break_nothing() {
+    let mut worker = WorkerProcess::new("");
+    worker.start_ready().await;
+    let (there, other) = (worker.server(), format!("http://{}", from_another_time()));
+    let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let unknown = "http://no-such-host.invalid:1";
+    let urls = [&*there, &other, &nobody, unknown].map(|url| format!("\"{url}\"")).join(", ");
+    let http = format!("listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\npeers = [{urls}]\n");
+    let (code, findings) = Room::with_http(&http, "").findings().await;
+    assert_eq!(code, 0, "{findings:#?}");
+    let of = |url: &str| {
+        let about = |one: &&Value| one["part"] == "peers" && one["says"].as_str().unwrap().starts_with(url);
+        std::slice::from_ref(findings.iter().find(about).unwrap_or_else(|| panic!("nothing of {url}: {findings:#?}")))
+    };
+    expect(of(&there), "peers", "well", &["a worker answers"]);
+    expect(of(&other), "peers", "doubtful", &["no worker's API", "metrics_listen"]);
+    expect(of(&nobody), "peers", "doubtful", &["nobody answers", "refused", "is that worker up"]);
+    expect(of(unknown), "peers", "doubtful", &["no address", "resolver"]);
+    let clear = |one: &&Value| one["says"].as_str().unwrap().contains("travel to no-such-host.invalid in clear");
+    assert_eq!(findings.iter().filter(clear).count(), 1, "{findings:#?}");
+    assert_eq!(worker.terminate().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_taken_or_in_the_way_on_this_machine_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let http = format!("listen = \"{}\"\nmetrics_listen = \"127.0.0.1:0\"\n", taken.local_addr().unwrap());

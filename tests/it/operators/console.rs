@@ -31,6 +31,16 @@ impl Visitor {
         self.send(request).await
     }
 
+    /// A page to which every worker has told its part. One that stalls while it is looked at is left alone for a while.
+    async fn whole(&mut self, path: &str) -> String {
+        let look = async || {
+            let (status, page) = self.get(path).await;
+            assert_eq!(status, 200, "{page}");
+            (!page.contains("could not be asked")).then_some(page)
+        };
+        eventually("every worker tells its part", PATIENCE, look).await
+    }
+
     /// Sends a form. Where the answer leads elsewhere, its text is where.
     async fn post(&mut self, path: &str, form: &str) -> (u16, String) {
         let request = self.client.post(format!("{}{path}", self.server)).header("cookie", self.cookies.clone());
@@ -95,26 +105,27 @@ async fn the_console_of_any_worker_shows_replays_and_purges_the_dead_letters_of_
     // Signed in at the first, and led by the load balancer to the second.
     let mut analyst = Visitor::sign_in(&stage.pool[0], "analyst").await;
     analyst.server = stage.pool[1].server();
-    let (_, page) = analyst.get("/dead-letters").await;
+    let page = analyst.whole("/dead-letters").await;
     for says in ["61 dead letters", "<b>55</b>", "<b>5</b>", "<b>1</b>", ">two-24<", "this worker", "id=\"replay-all\""]
     {
         assert!(page.contains(says), "{says}: {page}");
     }
-    assert!(!page.contains("purge-all") && !page.contains("could not be asked"), "{page}");
+    assert!(!page.contains("purge-all"), "{page}");
     // The list goes on over both stores.
     let older = page.split("id=\"older\" href=\"").nth(1).unwrap().split('"').next().unwrap().replace("&#38;", "&");
-    let (_, rest) = analyst.get(&older).await;
+    let rest = analyst.whole(&older).await;
     assert!(rest.contains(">one-0<") && !rest.contains(">two-24<"), "{rest}");
-    let (_, narrowed) = analyst.get("/dead-letters?reason=expired&channel=soc").await;
+    let narrowed = analyst.whole("/dead-letters?reason=expired&channel=soc").await;
     assert!(narrowed.contains("5 dead letters") && narrowed.contains(">old-0<"), "{narrowed}");
     // A letter that the other worker has.
-    let (_, found) = analyst.get("/dead-letters?decision=one-7").await;
+    let found = analyst.whole("/dead-letters?decision=one-7").await;
     let links = found.split("href=\"/dead-letters/").skip(1).map(|rest| rest.split('"').next().unwrap());
     let id = links.into_iter().find(|id| id.parse::<LetterId>().is_ok()).unwrap();
-    let (status, letter) = analyst.get(&format!("/dead-letters/{id}")).await;
-    assert!(status == 200 && letter.contains("one-7") && letter.contains(&stage.pool[0].server()), "{id}: {letter}");
+    let shown = async || Some(analyst.get(&format!("/dead-letters/{id}")).await).filter(|(status, _)| *status == 200);
+    let (_, letter) = eventually("the letter is shown", PATIENCE, shown).await;
+    assert!(letter.contains("one-7") && letter.contains(&stage.pool[0].server()), "{id}: {letter}");
 
-    let (_, question) = analyst.get("/dead-letters/replay").await;
+    let question = analyst.whole("/dead-letters/replay").await;
     assert!(question.contains("Send 61 dead letters to soc again?"), "{question}");
     assert!(question.contains("1 of them stay where they are: their approvals have expired"), "{question}");
     assert_eq!((stage.letters().await, slack.counters().requests), (61, 0), "to ask did something");
@@ -123,7 +134,7 @@ async fn the_console_of_any_worker_shows_replays_and_purges_the_dead_letters_of_
         told.contains("Replayed 60 dead letters.") && told.contains("1 skipped: the approval has expired."),
         "{told}"
     );
-    assert!(told.contains("1 dead letter"), "{told}");
+    assert!(analyst.whole("/dead-letters").await.contains("1 dead letter"), "{told}");
     eventually("all are told", PATIENCE, async || (slack.different_ids() == 60).then_some(())).await;
     assert_eq!((slack.counters().violations, stage.scene.duplicates()), (0, 0), "the limit or a letter was broken");
     for worker in &stage.pool {
@@ -136,16 +147,31 @@ async fn the_console_of_any_worker_shows_replays_and_purges_the_dead_letters_of_
         };
         assert!(worker.logs().lines().any(audit), "an order over a peer is no audit line there");
     }
+    let audited = |what: &str, words: [&str; 2]| {
+        let line = |line: &str| {
+            ["interven_alerts::audit", what, "of 1 other worker"].iter().chain(&words).all(|word| line.contains(word))
+        };
+        stage.pool[1].logs().lines().filter(|found| line(found)).count()
+    };
+    // With who gave it, whom the peer cannot see: once at its beginning, and once at its end.
+    for outcome in ["begun", "replayed 30 of 31; 1 skipped"] {
+        assert_eq!(audited("replay_dead_letters", ["the-analyst", outcome]), 1, "{outcome}: {}", stage.pool[1].logs());
+    }
 
     let (status, refused) = analyst.get("/dead-letters/purge").await;
     assert!(status == 403 && refused.contains("may not purge"), "{refused}");
     let (status, _) = analyst.post("/dead-letters/purge", "reason=approval_expired").await;
     assert_eq!((status, stage.letters().await), (403, 1));
     let mut admin = Visitor::sign_in(&stage.pool[1], "admin").await;
-    let (_, question) = admin.get("/dead-letters/purge?reason=approval_expired").await;
+    let question = admin.whole("/dead-letters/purge?reason=approval_expired").await;
     assert!(question.contains("Delete 1 dead letter for good?"), "{question}");
     let told = admin.confirm(&question).await;
     assert!(told.contains("Purged 1 dead letter.") && stage.letters().await == 0, "{told}");
+    // Where a worker has nothing of it itself, too.
+    for outcome in ["begun", "purged 1 of 1"] {
+        let count = audited("purge_dead_letters", ["reason=approval_expired", outcome]);
+        assert_eq!(count, 1, "{outcome}: {}", stage.pool[1].logs());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,7 +179,7 @@ async fn a_worker_that_is_down_is_named_on_the_page_and_the_others_letters_are_t
     let mut stage = met("halved").await;
     let second = stage.pool[1].server();
     let mut admin = Visitor::sign_in(&stage.pool[0], "admin").await;
-    let (_, question) = admin.get("/dead-letters/purge?reason=refused").await;
+    let question = admin.whole("/dead-letters/purge?reason=refused").await;
     assert!(question.contains("Delete 55 dead letters for good?"), "{question}");
     stage.pool[1].kill();
     let (status, page) = admin.get("/dead-letters").await;
