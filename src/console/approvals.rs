@@ -196,13 +196,22 @@ impl Filter {
     }
 }
 
-/// What is asked for.
+/// What is asked for, or a page of it.
 #[derive(Debug)]
 pub struct Approvals {
-    /// The newest first.
+    /// Those that wait by the time that they have left, others the newest first.
     pub list: Vec<Approval>,
-    /// Whether there are more than these.
-    pub more: bool,
+    /// How many come before these.
+    pub before: usize,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl Approvals {
+    /// How many come after these.
+    pub fn after(&self) -> usize {
+        self.count.saturating_sub(self.before + self.list.len())
+    }
 }
 
 /// A list of them.
@@ -213,6 +222,8 @@ pub struct ApprovalsPage {
     pub frame: Frame,
     /// Which are shown.
     pub filter: Filter,
+    /// How many a page shows.
+    pub most: usize,
     /// What is shown; `None` while this worker has not read what is asked for.
     pub approvals: Option<Approvals>,
 }
@@ -220,7 +231,12 @@ pub struct ApprovalsPage {
 impl ApprovalsPage {
     /// What the live part says, for those who do not see it.
     fn says(&self) -> String {
-        let count = self.approvals.as_ref().map_or(0, |approvals| approvals.list.len());
+        let count = self.approvals.as_ref().map_or(0, |approvals| approvals.count);
         format!("{}: {count}", self.filter.name())
+    }
+
+    /// Where those are that come after so many.
+    fn href(&self, before: usize) -> String {
+        format!("/approvals?show={}&before={before}", self.filter.word())
     }
 }

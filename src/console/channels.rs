@@ -5,6 +5,9 @@ use askama::Template;
 use super::{Frame, Missing, Section, Text, When};
 use crate::model::verdict::Outcome;
 
+/// The most patterns that a search takes.
+const PATTERNS_MAX: usize = 64;
+
 /// How a channel's lane does, as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -213,6 +216,8 @@ pub struct ChannelPage {
     pub channel: Channel,
     /// Who sees it so.
     pub views: Views,
+    /// The patterns of tools and agents that it is narrowed to, by the keys that the search knows them by.
+    pub wants: Vec<(&'static str, String)>,
     /// How it delivers: what, and how much.
     pub policy: Vec<(&'static str, Text)>,
     /// What the tries came to.
@@ -247,13 +252,15 @@ impl ChannelPage {
         came.map(|(outcome, count)| (outcome, meaning_of(outcome.as_str()), *count)).collect()
     }
 
-    /// Where the decisions are that it wants: the page of the decisions knows no patterns of tools, so those are left out.
-    fn decisions(&self) -> String {
+    /// Where the decisions are that it wants; `None` where it wants too many tools or agents for an address.
+    fn decisions(&self) -> Option<String> {
+        const LENGTH_MAX: usize = 4_000;
         let events = self.channel.events.iter().map(|event| ("decision", event.as_str()));
         let severity = [("min_severity", self.channel.min_severity.as_str())];
-        let pairs = events.chain(severity).filter(|(_, value)| !value.is_empty());
+        let wants = self.wants.iter().map(|(key, pattern)| (*key, pattern.as_str()));
+        let pairs = events.chain(severity).chain(wants).filter(|(_, value)| !value.is_empty());
         let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        format!("/decisions?{query}")
+        (query.len() <= LENGTH_MAX && self.wants.len() <= PATTERNS_MAX).then(|| format!("/decisions?{query}"))
     }
 
     /// What the live part says, for those who do not see it.

@@ -42,22 +42,24 @@ impl Last {
 /// What is looked for, as the form shows it.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
-    /// From when on, as it was written.
-    pub since: Text,
+    /// From when on, as a field for times has it.
+    pub since: String,
     /// Until when.
-    pub until: Text,
+    pub until: String,
     /// How far back, where no times are given.
     pub last: Option<Last>,
     /// What was decided; none: anything.
     pub kinds: Vec<DecisionKind>,
     /// How grave at least.
     pub severity: Option<Severity>,
-    /// A pattern of agents.
-    pub agent: Text,
-    /// A pattern of tools.
-    pub tool: Text,
+    /// Patterns of agents.
+    pub agent: String,
+    /// Patterns of tools.
+    pub tool: String,
     /// An id.
-    pub id: Text,
+    pub id: String,
+    /// What is wrong with which field: its name and a sentence.
+    pub faults: Vec<(&'static str, Text)>,
     /// What the addresses of the other spans have besides them, percent-encoded.
     pub rest: String,
 }
@@ -78,7 +80,26 @@ impl Search {
     /// Whether more is asked for than a span of time, so that the form is shown open.
     fn is_narrow(&self) -> bool {
         let texts = [&self.since, &self.until, &self.agent, &self.tool, &self.id];
-        !self.kinds.is_empty() || self.severity.is_some() || texts.iter().any(|text| !text.is_empty())
+        let is_faulty = !self.faults.is_empty();
+        is_faulty || !self.kinds.is_empty() || self.severity.is_some() || texts.iter().any(|text| !text.is_empty())
+    }
+
+    /// What is wrong with the field of this name.
+    fn fault(&self, name: &str) -> Option<&Text> {
+        self.faults.iter().find(|(field, _)| *field == name).map(|(_, fault)| fault)
+    }
+
+    /// What people call the field of this name: its label.
+    pub fn label(name: &str) -> &'static str {
+        match name {
+            "since" => "From (UTC)",
+            "until" => "Until (UTC)",
+            "min_severity" => "Severity",
+            "agent" => "Agent",
+            "tool" => "Tool",
+            "id" => "Decision id",
+            _ => "Decided",
+        }
     }
 }
 

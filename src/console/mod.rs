@@ -42,7 +42,7 @@ pub use decisions::{Became, DecisionPage, Decisions, DecisionsPage, Last, Outcom
 pub use forms::{Aim, Choice, Control, DeletePage, Fault, FormField, FormPage, KindsPage, Tried};
 pub use frame::{Flash, Frame, Section, Tone, Viewer};
 pub use moment::{When, spelled};
-pub use notices::{ContinuePage, NoticePage, SignInPage};
+pub use notices::{ContinuePage, Lost, NoticePage, SignInPage};
 pub use overview::{Counts, OverviewPage};
 pub use text::{Block, Text, grouped};
 

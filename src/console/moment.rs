@@ -24,7 +24,7 @@ impl When {
     pub fn new(at: Timestamp, now: Timestamp) -> Self {
         let (past, future) = (now.since(at), at.since(now));
         let hint = match (past.as_secs(), future.as_secs()) {
-            (0, 0) => String::from("now"),
+            (0, 0) => String::from("just now"),
             (0, _) => format!("in {}", spelled(future)),
             (_, _) => format!("{} ago", spelled(past)),
         };
@@ -98,7 +98,7 @@ mod tests {
         }
         let now: Timestamp = "2026-06-01T12:00:00.5Z".parse().unwrap();
         let hint = |text: &str| When::new(text.parse().unwrap(), now).hint;
-        assert_eq!(hint("2026-06-01T12:00:00Z"), "now");
+        assert_eq!(hint("2026-06-01T12:00:00Z"), "just now");
         assert_eq!(hint("2026-06-01T11:57:00.5Z"), "3 min ago");
         assert_eq!(hint("2026-06-01T12:04:20.5Z"), "in 4 min 20 s");
         assert_eq!(When::new("2026-06-01T11:57:59Z".parse().unwrap(), now).short(), "11:57 UTC");

@@ -4,6 +4,17 @@ use askama::Template;
 
 use super::{Frame, Section, Text};
 
+/// What was lost with a session that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Nothing: nobody says that there was one.
+    Nothing,
+    /// The session alone.
+    Session,
+    /// A form, too: what was in it is gone.
+    Form,
+}
+
 /// Asks who it is.
 #[derive(Debug, Template)]
 #[template(path = "sign_in.html", config = "src/console/askama.toml")]
@@ -12,8 +23,8 @@ pub struct SignInPage {
     pub frame: Frame,
     /// Where it leads: a path of ours.
     pub next: String,
-    /// Whether a form was sent that nobody was signed in for: what was in it is gone.
-    pub lost: bool,
+    /// What has become of the session before this one.
+    pub lost: Lost,
     /// Why the last try did not lead there.
     pub refusal: Option<Text>,
 }

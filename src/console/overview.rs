@@ -13,10 +13,10 @@ use super::{Approval, Channel, Frame, Lane, Section, Standing, Text, Views};
 pub struct OverviewPage {
     /// What is around it.
     pub frame: Frame,
-    /// Those that wait for an answer, the newest first: at most ten.
+    /// Those that wait for an answer, those that expire first: at most ten.
     pub waiting: Vec<Approval>,
-    /// Whether there are more.
-    pub more_wait: bool,
+    /// How many more wait than these.
+    pub more_wait: usize,
     /// Whether this worker has read what is asked for.
     pub known: bool,
     /// Every channel, in the order of the configuration.
@@ -168,11 +168,10 @@ impl OverviewPage {
     /// What the live part says, for those who do not see it.
     fn says(&self) -> String {
         let (_, _, verdict) = self.verdict();
-        let approvals = match (self.waiting.len(), self.more_wait) {
-            (0, _) => String::from("Nothing waits for an answer"),
-            (1, _) => String::from("1 approval waits for an answer"),
-            (count, false) => format!("{count} approvals wait for an answer"),
-            (count, true) => format!("More than {count} approvals wait for an answer"),
+        let approvals = match self.waiting.len() + self.more_wait {
+            0 => String::from("Nothing waits for an answer"),
+            1 => String::from("1 approval waits for an answer"),
+            count => format!("{count} approvals wait for an answer"),
         };
         format!("{verdict} {approvals}")
     }
@@ -259,7 +258,7 @@ mod tests {
     fn page(channels: &[(&str, Lane)], counts: Counts) -> OverviewPage {
         let channels = channels.iter().map(|(id, lane)| channel(id, *lane)).collect();
         let frame = Frame::bare("Overview");
-        let (waiting, more_wait, known) = (Vec::new(), false, true);
+        let (waiting, more_wait, known) = (Vec::new(), 0, true);
         let (long, views) = (vec![Text::short("slow")], Views::default());
         OverviewPage { frame, waiting, more_wait, known, channels, long, views, counts }
     }

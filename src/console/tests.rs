@@ -252,8 +252,8 @@ fn pages(text: &str) -> Vec<String> {
             html(&ApprovalPage { frame: frame(), approval, may_answer: true, grant: String::from("10 min") })
         })
         .to_vec();
-    let approvals = Some(Approvals { list: list(), more: true });
-    pages.push(html(&ApprovalsPage { frame: frame(), filter: Filter::All, approvals }));
+    let approvals = Some(Approvals { list: list(), before: 100, count: 300 });
+    pages.push(html(&ApprovalsPage { frame: frame(), filter: Filter::All, most: 100, approvals }));
     let channels = || Lane::ALL.map(|lane| channel(text, lane)).to_vec();
     let views = || Views { workers: 2, missing: vec![Missing { worker: Text::short(text), why: Text::long(text) }] };
     let counts = Counts { connected: false, sound: false, dead_letters: 2, decisions: 3, critical_unrouted: 1 };
@@ -261,7 +261,7 @@ fn pages(text: &str) -> Vec<String> {
     pages.push(html(&OverviewPage {
         frame: frame(),
         waiting: list(),
-        more_wait: true,
+        more_wait: 3,
         known: true,
         channels: channels(),
         long,
@@ -280,6 +280,8 @@ fn pages(text: &str) -> Vec<String> {
             frame: frame(),
             channel,
             views: views(),
+            // A longer one is left out.
+            wants: vec![("tool", text.chars().take(100).collect())],
             policy: vec![("Rate limit", Text::short(text))],
             attempts: vec![(Text::short(text), 3)],
             changed: Some((Text::short(text), Some(When::new(now(), now())))),
@@ -298,7 +300,7 @@ fn pages(text: &str) -> Vec<String> {
     }));
     pages.extend(decisions::pages(text, frame));
     pages.extend(dead_letters(text, &frame));
-    pages.extend([false, true].map(|lost| {
+    pages.extend([Lost::Nothing, Lost::Session, Lost::Form].map(|lost| {
         html(&SignInPage { frame: frame(), next: text.to_owned(), lost, refusal: Some(Text::long(text)) })
     }));
     pages.push(html(&ContinuePage { frame: frame(), to: text.to_owned() }));
@@ -330,7 +332,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_decision_says_has_no_invisible_character_left(text in hostile::text()) {
+    fn what_a_decision_says_has_nothing_left_that_cannot_be_seen(text in hostile::text()) {
         let text = Text::long(&text);
         prop_assert!(!text.as_str().chars().any(is_invisible));
     }

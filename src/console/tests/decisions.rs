@@ -41,14 +41,15 @@ pub(super) fn pages(text: &str, frame: impl Fn() -> Frame) -> Vec<String> {
         became,
     };
     let search = || Search {
-        since: short(),
-        until: short(),
+        since: text.to_owned(),
+        until: text.to_owned(),
         last: Some(Last::Day),
         kinds: vec![DecisionKind::Deny],
         severity: Some(Severity::High),
-        agent: short(),
-        tool: short(),
-        id: short(),
+        agent: text.to_owned(),
+        tool: text.to_owned(),
+        id: text.to_owned(),
+        faults: ["since", "min_severity", "decision"].map(|field| (field, short())).to_vec(),
         rest: decision_path(text),
     };
     let found = || Decisions {

@@ -1,5 +1,7 @@
 //! The list of approvals, and the page where one is answered.
 
+use std::ops::Range;
+
 use axum::{
     Extension,
     body::Body,
@@ -8,7 +10,11 @@ use axum::{
     response::Response,
 };
 
-use super::{Id, Visit, decisions::asked, field, fields, id_of, lead};
+use super::{
+    Id, Visit,
+    decisions::{asked, call},
+    field, fields, id_of, lead,
+};
 use crate::{
     approvals::{Answer, Answered, Approval, Click, Name, Outcome, State as Standing, Via},
     console::{self, ApprovalPage, Approvals, ApprovalsPage, Filter, Section, Text, Tone, When},
@@ -30,7 +36,10 @@ pub(super) async fn list(
     RawQuery(query): RawQuery,
 ) -> Response {
     let query = query.unwrap_or_default();
-    let wanted = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "show").map(|(_, value)| value);
+    let of = |name: &str| url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+    let wanted = of("show").map(|(_, value)| value);
+    let before = of("before").and_then(|(_, value)| value.parse::<u32>().ok());
+    let before = before.and_then(|before| usize::try_from(before).ok()).unwrap_or(0);
     let named = |word: &str| Filter::ALL.into_iter().find(|filter| filter.word() == word);
     let filter = wanted.and_then(|word| named(&word)).unwrap_or(Filter::Waiting);
     let state = match filter {
@@ -39,18 +48,25 @@ pub(super) async fn list(
         Filter::Expired => Some(Standing::Expired),
         Filter::All => None,
     };
-    let approvals = gate.inside.approvals.known().then(|| some(&gate, state, LIST));
-    Visit::new(&gate, &caller, &headers)
-        .page("Approvals", Some(Section::Approvals), |frame| console::html(&ApprovalsPage { frame, filter, approvals }))
+    let approvals = gate.inside.approvals.known().then(|| some(&gate, state, before..before + LIST));
+    Visit::new(&gate, &caller, &headers).page("Approvals", Some(Section::Approvals), |frame| {
+        console::html(&ApprovalsPage { frame, filter, most: LIST, approvals })
+    })
 }
 
-/// The newest in this state, and whether there are more.
-pub(super) fn some(gate: &Gate, state: Option<Standing>, most: usize) -> Approvals {
+/// These of those in this state, the last page where there are not so many. Those that wait are in the order of their ends, so
+/// that nobody's time is over unseen while the list is long; others the newest first.
+pub(super) fn some(gate: &Gate, state: Option<Standing>, which: Range<usize>) -> Approvals {
     let now = gate.inside.clock.now();
-    let mut found = gate.inside.approvals.list(state, most + 1);
-    let more = found.len() > most;
-    found.truncate(most);
-    Approvals { list: found.iter().map(|one| shown(one, now)).collect(), more }
+    let mut found = gate.inside.approvals.list(state, usize::MAX);
+    if state == Some(Standing::Waiting) {
+        // One without an end can wait.
+        found.sort_by_key(|one| (one.expires_at().is_none(), one.expires_at()));
+    }
+    let (count, most) = (found.len(), which.len());
+    let before = if which.start < count { which.start } else { count.saturating_sub(1) / most.max(1) * most };
+    let list = found.iter().skip(before).take(most).map(|one| shown(one, now)).collect();
+    Approvals { list, before, count }
 }
 
 pub(super) async fn show(
@@ -68,7 +84,8 @@ pub(super) async fn show(
     let approval = shown(&approval, gate.inside.clock.now());
     let may_answer = catalogue::find(&Method::POST, "/approvals/{id}").is_some_and(|route| route.admits(caller.role));
     let grant = console::spelled(approvals.grant_lasts());
-    visit.page("Approval", Some(Section::Approvals), |frame| {
+    let what = approval.asked.as_ref().map_or_else(|| approval.id.to_string(), call);
+    visit.page(&format!("{what} · Approval"), Some(Section::Approvals), |frame| {
         console::html(&ApprovalPage { frame, approval, may_answer, grant })
     })
 }
@@ -125,7 +142,7 @@ fn won(Answered { approval, click }: &Answered) -> String {
 /// What was answered by whom, and when.
 fn told(click: &Click) -> String {
     let by = Text::short(&click.by.name);
-    format!("{} by {by} ({}) at {}", click.answer.past(), place(click.via), click.at.for_people())
+    format!("{} by {by} in {} at {}", click.answer.past(), place(click.via), click.at.for_people())
 }
 
 const fn place(via: Via) -> &'static str {
@@ -147,7 +164,7 @@ fn shown(approval: &Approval, now: Timestamp) -> console::Approval {
     };
     let granted = approval.granted_until().filter(|_| approval.decision.is_some());
     console::Approval {
-        id: Text::short(approval.id().unwrap_or("an approval with a long id")),
+        id: Text::name(approval.id().unwrap_or("an approval with a long id")),
         href: approval.id().map(console::approval_path),
         standing,
         asked: approval.decision.as_deref().map(|decision| asked(decision, now)),

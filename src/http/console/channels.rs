@@ -69,6 +69,7 @@ pub(super) async fn show(
     visit.page(&id, Some(Section::Channels), |frame| {
         console::html(&ChannelPage {
             frame,
+            wants: wants(&told),
             policy: policy(&told),
             attempts: tries.map(|(outcome, count)| (Text::short(outcome), count.as_u64().unwrap_or(0))).collect(),
             changed: told["changed_by"].as_str().map(|by| (Text::short(by), moment(&told["changed_at"], now))),
@@ -206,7 +207,7 @@ pub(super) fn channel(told: &Value, now: Timestamp) -> Channel {
         endpoint: text("endpoint").unwrap_or_default(),
         lane: lane.unwrap_or(Lane::Unreadable),
         // Where a channel cannot be read, the API says why in a key of its own.
-        why: text("unreadable").or_else(|| text("why")),
+        why: text("unreadable").or_else(|| told["why"].as_str().map(Text::long)),
         since: moment(&told["since"], now),
         until: moment(&told["until"], now),
         stopped_by: stopper["name"].as_str().map(|name| (Text::short(name), moment(&stopper["at"], now))),
@@ -237,6 +238,15 @@ fn seen(servers: &Value) -> Option<Text> {
     states.sort_by_key(|(state, _)| rank(state));
     let told: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
     (told.len() > 1).then(|| Text::short(&told.join(", ")))
+}
+
+/// The patterns that it is narrowed to. The search takes a comma for the end of one, so there any text stands for it.
+fn wants(told: &Value) -> Vec<(&'static str, String)> {
+    let of = |(key, name): (&str, &'static str)| {
+        let patterns = told[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+        patterns.map(|pattern| (name, pattern.replace(',', "*"))).collect::<Vec<_>>()
+    };
+    [("tools", "tool"), ("agents", "agent")].into_iter().flat_map(of).collect()
 }
 
 /// How it delivers, in words.

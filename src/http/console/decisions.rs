@@ -4,6 +4,8 @@
 //! decision is looked for from the end of the log backwards; where that takes too long, the page leads on to look further back. Links
 //! of the console's own carry the time too (`at`), and there it is found at once.
 
+mod wish;
+
 use std::time::Duration;
 
 use axum::{
@@ -15,19 +17,21 @@ use axum::{
 use tokio::time::Instant;
 use url::form_urlencoded::{Serializer, parse};
 
+use wish::Wish;
+
 use super::{Id, Visit, again_after, id_of};
 use crate::{
     console::{
-        self, Asked, Became, Block, DecisionPage, Decisions, DecisionsPage, Lane, Last, NoticePage, Outcome, Row,
-        Search, Section, Text, Told, When, spelled,
+        self, Asked, Became, Block, DecisionPage, Decisions, DecisionsPage, Lane, NoticePage, Outcome, Row, Search,
+        Section, Text, Told, When, spelled,
     },
     delivery_log::Ended,
-    export::{self, ExportError, Format, Query, QueryFault},
+    export::{self, ExportError, Query},
     http::{
         decisions::{self, Looked, Standing, look},
         guard::{Caller, Gate},
     },
-    model::{DeathReason, Decision, Ending, Timestamp},
+    model::{Agent, DeathReason, Decision, Ending, Timestamp},
 };
 
 /// How many reasons are shown.
@@ -42,126 +46,6 @@ const LIVE: u64 = 5;
 /// Where the dead letters of a decision are looked for.
 const LETTERS: &str = "/dead-letters?decision=";
 
-/// What somebody looks for, as the address has it.
-#[derive(Debug, Default)]
-struct Wish {
-    asked: export::Asked,
-    search: Search,
-    before: Option<u64>,
-}
-
-impl Wish {
-    /// Reads an address. What is left empty in the form is not asked for.
-    fn read(text: &str, now: Timestamp) -> (Self, Option<QueryFault>) {
-        let (mut wish, mut fault) = (Self::default(), None);
-        for (key, value) in parse(text.as_bytes()) {
-            let value = value.trim();
-            if !value.is_empty()
-                && let Err(error) = wish.take(&key, value)
-            {
-                fault = fault.or(Some(error));
-            }
-        }
-        let timeless = wish.asked.since.is_none() && wish.asked.until.is_none();
-        // An id is looked for wherever it is.
-        if timeless && wish.asked.ids.is_empty() {
-            let last = *wish.search.last.get_or_insert(Last::Day);
-            wish.asked.since = Some(now.minus(span(last)));
-        } else {
-            wish.search.last = None;
-        }
-        (wish, fault)
-    }
-
-    fn take(&mut self, key: &str, value: &str) -> Result<(), QueryFault> {
-        let search = &mut self.search;
-        match key {
-            "since" | "until" => {
-                let place = if key == "since" { &mut search.since } else { &mut search.until };
-                *place = Text::short(value);
-                let exact = moment(value);
-                self.asked.take(key, &exact)?;
-            }
-            "last" => search.last = Last::ALL.into_iter().find(|last| last.word() == value),
-            "before" => self.before = value.parse().ok(),
-            "decision" => {
-                self.asked.take(key, value)?;
-                search.kinds.clone_from(&self.asked.decisions);
-            }
-            "min_severity" => {
-                self.asked.take(key, value)?;
-                search.severity = self.asked.min_severity;
-            }
-            "agent" | "tool" | "id" => {
-                let place = match key {
-                    "agent" => &mut search.agent,
-                    "tool" => &mut search.tool,
-                    _ => &mut search.id,
-                };
-                *place = Text::short(value);
-                self.asked.take(key, value)?;
-            }
-            // A mark of the way here, or somebody else's: a page is shown all the same.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The filters as an address has them, the times left out.
-    fn filters(&self, query: &mut Serializer<'_, String>) {
-        let asked = &self.asked;
-        query.extend_pairs(asked.decisions.iter().map(|kind| ("decision", kind.as_str())));
-        query.extend_pairs(asked.min_severity.map(|severity| ("min_severity", severity.as_str())));
-        query.extend_pairs(asked.agents.iter().map(|agent| ("agent", agent)));
-        query.extend_pairs(asked.tools.iter().map(|tool| ("tool", tool)));
-        query.extend_pairs(asked.ids.iter().map(|id| ("id", id)));
-    }
-
-    /// Where the same is looked for, among those that came in before `before`.
-    fn path(&self, before: Option<u64>) -> String {
-        let mut query = Serializer::new(String::new());
-        query.extend_pairs(self.search.last.map(|last| ("last", last.word())));
-        if self.search.last.is_none() {
-            query.extend_pairs(self.asked.since.map(|time| ("since", time.to_string())));
-            query.extend_pairs(self.asked.until.map(|time| ("until", time.to_string())));
-        }
-        self.filters(&mut query);
-        query.extend_pairs(before.map(|before| ("before", before.to_string())));
-        format!("/decisions?{}", query.finish())
-    }
-
-    /// Where all of it is exported.
-    fn exports(&self) -> Vec<(&'static str, String)> {
-        let path = |format: Format| {
-            let mut query = Serializer::new(String::new());
-            query.append_pair("format", format.as_str());
-            query.extend_pairs(self.asked.since.map(|time| ("since", time.to_string())));
-            query.extend_pairs(self.asked.until.map(|time| ("until", time.to_string())));
-            self.filters(&mut query);
-            (format.as_str(), format!("/api/telemetry/decisions/export?{}", query.finish()))
-        };
-        Format::ALL.map(path).into()
-    }
-}
-
-fn span(last: Last) -> Duration {
-    match last {
-        Last::Hour => Duration::from_hours(1),
-        Last::Day => Duration::from_hours(24),
-        Last::Week => Duration::from_hours(7 * 24),
-    }
-}
-
-/// A time as a form writes it, without seconds or zone, as RFC 3339 in UTC; anything else as it is.
-fn moment(text: &str) -> String {
-    let zone = |text: &str| format!("{text}Z");
-    match text.len() {
-        16 => zone(&format!("{text}:00")),
-        19 | 21..=23 if !text.ends_with('Z') => zone(text),
-        _ => text.to_owned(),
-    }
-}
-
 pub(super) async fn list(
     State(gate): State<Gate>,
     Extension(caller): Extension<Caller>,
@@ -170,21 +54,19 @@ pub(super) async fn list(
 ) -> Response {
     let (inside, began) = (&gate.inside, Instant::now());
     let now = inside.clock.now();
-    let (mut wish, fault) = Wish::read(&text.unwrap_or_default(), now);
-    let query = match fault {
-        Some(fault) => Err(fault),
-        None => Query::try_from(wish.asked.clone()),
+    let mut wish = Wish::read(&text.unwrap_or_default(), now);
+    let query = if wish.search.faults.is_empty() {
+        Query::try_from(wish.asked.clone()).map_err(|fault| wish.blame(&fault)).ok()
+    } else {
+        None
     };
-    let (mut exports, is_query) = (Vec::new(), query.is_ok());
+    let (mut exports, is_query) = (Vec::new(), query.is_some());
     let found = match query {
-        Ok(query) => {
+        Some(query) => {
             exports = wish.exports();
             look(inside, &query, wish.before, LIST).await.map_err(|error| unsearchable(&error))
         }
-        Err(fault) => {
-            let hint = "Times are in UTC, as 2026-06-01T12:00; * stands for any text in agents and tools.";
-            Err((Text::long(&format!("{fault}.")), Text::long(hint)))
-        }
+        None => Err(faulty(&wish.search)),
     };
     let found = found.map(|Looked { page, told }| Decisions {
         list: page.decisions.iter().zip(told).filter_map(|(found, told)| row(found, &told, now)).collect(),
@@ -206,6 +88,13 @@ pub(super) async fn list(
     })
 }
 
+/// Says which fields are to be mended.
+fn faulty(search: &Search) -> (Text, Text) {
+    let labels: Vec<&str> = search.faults.iter().map(|(field, _)| Search::label(field)).collect();
+    let problem = format!("Nothing was looked for: see {} in the search above.", labels.join(", "));
+    (Text::long(&problem), Text::long("Times are in UTC; * stands for any text in agents and tools."))
+}
+
 fn unsearchable(error: &ExportError) -> (Text, Text) {
     (Text::long(&format!("{error}.")), Text::long(&format!("Hint: {}.", error.hint())))
 }
@@ -218,9 +107,9 @@ fn row(found: &export::Found, told: &decisions::Told, now: Timestamp) -> Option<
         time: When::new(decision.time, now),
         kind: decision.kind,
         severity: decision.severity,
-        agent: Text::short(decision.agent.label()),
-        tool: Text::short(decision.tool()),
-        operation: decision.operation().map(Text::short),
+        agent: called(&decision.agent),
+        tool: Text::name(decision.tool()),
+        operation: decision.operation().map(Text::name),
         title: decision.title.as_deref().map(Text::short).filter(|title| !title.is_empty()),
         became: became(&decision.id, decision.time, told, now),
     })
@@ -331,7 +220,8 @@ fn shown(visit: Visit, decision: &Decision, told: &decisions::Told, now: Timesta
     let routed_at = told.routed_at().map(|at| When::new(at, now));
     let raw = Block::of_json(&String::from_utf8_lossy(decision.raw()));
     let decision = asked(decision, now);
-    visit.page("Decision", Some(Section::Decisions), |frame| {
+    let title = format!("{kind} {} · Decision", call(&decision));
+    visit.page(&title, Some(Section::Decisions), |frame| {
         console::html(&DecisionPage { frame, kind, decision, approval, became, routed_at, raw })
     })
 }
@@ -356,6 +246,17 @@ fn missing(visit: Visit, id: &str, page: &export::Page, now: Timestamp) -> Respo
     response
 }
 
+/// What people call an agent. A name is theirs to choose; what the id is, or a name that would leave nothing to see, is shown exactly.
+fn called(agent: &Agent) -> Text {
+    let name = Text::short(agent.label());
+    if name.is_empty() || agent.label() == &*agent.id { Text::name(agent.label()) } else { name }
+}
+
+/// The tool and the operation, for the title of a page.
+pub(super) fn call(asked: &Asked) -> String {
+    asked.operation.as_ref().map_or_else(|| asked.tool.to_string(), |operation| format!("{}.{operation}", asked.tool))
+}
+
 /// What a decision says, as it is shown.
 pub(super) fn asked(decision: &Decision, now: Timestamp) -> Asked {
     let agent = &decision.agent;
@@ -366,69 +267,12 @@ pub(super) fn asked(decision: &Decision, now: Timestamp) -> Asked {
         severity: decision.severity,
         risk: decision.risk.map(|risk| format!("{risk:.2}")),
         title: decision.title.as_deref().map(Text::long).filter(|title| !title.is_empty()),
-        agent: Text::short(agent.label()),
-        agent_id: (agent.label() != &*agent.id).then(|| Text::short(&agent.id)),
-        tool: Text::short(decision.tool()),
-        operation: decision.operation().map(Text::short),
-        reasons: decision.reasons.iter().take(REASONS_MAX).map(|reason| Text::short(reason)).collect(),
+        agent: called(agent),
+        agent_id: (agent.label() != &*agent.id).then(|| Text::name(&agent.id)),
+        tool: Text::name(decision.tool()),
+        operation: decision.operation().map(Text::name),
+        reasons: decision.reasons.iter().take(REASONS_MAX).map(|reason| Text::name(reason)).collect(),
         more_reasons: decision.reasons.len().saturating_sub(REASONS_MAX),
         src: decision.src.map(|src| src.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn now() -> Timestamp {
-        "2026-06-10T12:00:00Z".parse().unwrap()
-    }
-
-    fn read(text: &str) -> (Wish, Option<QueryFault>) {
-        Wish::read(text, now())
-    }
-
-    #[test]
-    fn what_is_left_empty_is_not_asked_for_and_a_day_is_looked_at_where_no_time_is_given() {
-        let (wish, fault) = read("since=&until=&min_severity=&agent=&tool=+&id=&continued=1&last=forever");
-        assert!(fault.is_none());
-        assert_eq!((wish.asked.since, wish.asked.until), (Some(now().minus(Duration::from_hours(24))), None));
-        assert_eq!((wish.search.last, wish.path(None).as_str()), (Some(Last::Day), "/decisions?last=24h"));
-        let (wish, _) = read("last=7d&agent=production-*&decision=DENY&decision=INCIDENT&min_severity=HIGH");
-        assert_eq!(wish.asked.since, Some(now().minus(Duration::from_hours(7 * 24))));
-        let path = "/decisions?last=7d&decision=DENY&decision=INCIDENT&min_severity=HIGH&agent=production-*";
-        assert_eq!(wish.path(None), path);
-        assert_eq!(wish.path(Some(42)), format!("{path}&before=42"));
-        let (again, fault) = read(wish.path(Some(42)).split_once('?').unwrap().1);
-        assert!(fault.is_none() && again.before == Some(42) && again.path(None) == path);
-        let (csv, href) = &wish.exports()[1];
-        assert_eq!(*csv, "csv");
-        assert!(href.contains("format=csv&since=2026-06-03T12%3A00%3A00Z&decision=DENY"), "{href}");
-    }
-
-    #[test]
-    fn times_are_taken_as_forms_write_them_and_as_programs_do() {
-        for (text, time) in [
-            ("2026-06-01T12:00", "2026-06-01T12:00:00Z"),
-            ("2026-06-01T12:00:01", "2026-06-01T12:00:01Z"),
-            ("2026-06-01T12:00:01.5", "2026-06-01T12:00:01.5Z"),
-            ("2026-06-01T12:00:01.123", "2026-06-01T12:00:01.123Z"),
-            ("2026-06-01T14:00:00%2B02:00", "2026-06-01T12:00:00Z"),
-            ("2026-06-01T12:00:00Z", "2026-06-01T12:00:00Z"),
-        ] {
-            let (wish, fault) = read(&format!("since={text}&last=1h"));
-            assert!(fault.is_none(), "{text}: {fault:?}");
-            assert_eq!((wish.asked.since, wish.search.last), (Some(time.parse().unwrap()), None), "{text}");
-        }
-        for bad in ["since=yesterday", "until=12:00", "decision=deny", "min_severity=URGENT", "since=2026-06-31T00:00"]
-        {
-            assert!(read(bad).1.is_some(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_id_is_looked_for_wherever_it_is() {
-        let (wish, _) = read("id=f1e2&last=24h");
-        assert_eq!((wish.asked.since, wish.search.last, wish.asked.ids.len()), (None, None, 1));
     }
 }

@@ -56,6 +56,9 @@ const MARK: &str = "continued";
 /// The mark of a sign-in that stands where a form was sent.
 const LOST: &str = "lost";
 
+/// The mark of a sign-in that stands where somebody looked at pages before.
+const ENDED: &str = "ended";
+
 pub(super) use apologies::for_people;
 
 pub(super) fn routes(gate: Gate) -> Router {
@@ -171,20 +174,24 @@ fn way_out(viewer: Option<&Viewer>) -> (String, &'static str) {
 
 /// How the guard turns somebody away from a page.
 pub(super) fn refusal(gate: &Gate, error: &ApiError, request: &Request, route: &str) -> Response {
-    // Where a form leads that has a page of its own; other forms lead to the first page.
-    let has_page = catalogue::find(&Method::GET, route).is_some();
-    let path = if has_page { request.uri().path() } else { "/" };
     let (query, is_marked) = query_of(request);
     if error.status == StatusCode::UNAUTHORIZED {
-        if !is_marked && request.method().is_safe() && comes_from_elsewhere(request.headers()) {
-            let to = with_query(path, &[query.as_str(), &format!("{MARK}=1")]);
+        // Where a form has no page of its own, the one that it was on. Whoever signs in then may look at less; that page says so.
+        let path = page_above(request.uri().path(), route, Role::Admin).unwrap_or_else(|| String::from("/"));
+        let is_safe = request.method().is_safe();
+        if !is_marked && is_safe && comes_from_elsewhere(request.headers()) {
+            let to = with_query(&path, &[query.as_str(), &format!("{MARK}=1")]);
             return page(StatusCode::OK, console::html(&ContinuePage { frame: Frame::bare("One moment"), to }));
         }
-        let query = if request.method().is_safe() { query.as_str() } else { "" };
-        let next = with_query(path, &[query]);
+        let query = if is_safe { query.as_str() } else { "" };
+        let next = with_query(&path, &[query]);
         let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
-        let lost = if request.method().is_safe() { String::new() } else { format!("&{LOST}=1") };
-        return see_other(&format!("/sign-in?next={next}{lost}"));
+        let mark = match is_safe {
+            false => format!("&{LOST}=1"),
+            true if !is_marked && had_session(gate, request.headers()) => format!("&{ENDED}=1"),
+            true => String::new(),
+        };
+        return see_other(&format!("/sign-in?next={next}{mark}"));
     }
     let viewer = viewer_of(gate, request.headers());
     let back = viewer.as_ref().and_then(|viewer| page_above(request.uri().path(), route, viewer.role));
@@ -192,6 +199,16 @@ pub(super) fn refusal(gate: &Gate, error: &ApiError, request: &Request, route: &
     let frame = Frame { viewer, ..Frame::bare("This may not be done") };
     let (message, hint) = (forms::sentence(&error.message), forms::sentence(error.hint));
     page(error.status, console::html(&NoticePage { frame, message, hint, way }))
+}
+
+/// Whether somebody was signed in before who is not any more: the browser sends a session that has ended, or, when it has dropped
+/// that itself, comes from a page of ours. From the sign-in anybody comes.
+fn had_session(gate: &Gate, headers: &HeaderMap) -> bool {
+    let tokens = gate.inside.tokens.borrow().clone();
+    let known = access::identify(headers, &tokens, &gate.sessions, gate.inside.clock.now());
+    let is_ours = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    let from = headers.get(header::REFERER).and_then(|from| url::Url::parse(from.to_str().ok()?).ok());
+    known == Err(access::Stranger::NoSession) || is_ours && from.is_some_and(|from| from.path() != "/sign-in")
 }
 
 /// The page at this path, or the nearest above it, that somebody with this role may look at.

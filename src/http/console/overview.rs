@@ -7,7 +7,7 @@ use axum::{Extension, extract::State, http::HeaderMap, response::Response};
 use super::{Visit, approvals, channels, views::views};
 use crate::{
     approvals::State as Standing,
-    console::{self, Approvals, Counts, OverviewPage, Section, Text},
+    console::{self, Counts, OverviewPage, Section, Text},
     http::guard::{Caller, Gate},
     model::{DecisionKind, Severity, Timestamp},
 };
@@ -23,7 +23,8 @@ pub(super) async fn show(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
-    let Approvals { list, more } = approvals::some(&gate, Some(Standing::Waiting), APPROVALS);
+    let waiting = approvals::some(&gate, Some(Standing::Waiting), 0..APPROVALS);
+    let more_wait = waiting.after();
     let (known, now) = (gate.inside.approvals.known(), gate.inside.clock.now());
     let credential = Gate::credential(&caller, &headers);
     let (lanes, dead) = tokio::join!(gate.pool.channels(credential.as_ref()), gate.pool.total(credential.as_ref()));
@@ -35,7 +36,7 @@ pub(super) async fn show(
     let channels = told.iter().map(|told| channels::channel(told, now)).collect();
     let counts = Counts { dead_letters: dead.of, ..counts(&gate) };
     Visit::new(&gate, &caller, &headers).page("Overview", Some(Section::Overview), |frame| {
-        console::html(&OverviewPage { frame, waiting: list, more_wait: more, known, channels, long, views, counts })
+        console::html(&OverviewPage { frame, waiting: waiting.list, more_wait, known, channels, long, views, counts })
     })
 }
 

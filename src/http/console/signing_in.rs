@@ -11,9 +11,9 @@ use axum::{
     response::Response,
 };
 
-use super::{LOST, field, fields, flash, lead, page};
+use super::{ENDED, LOST, field, fields, flash, lead, page};
 use crate::{
-    console::{self, Frame, SignInPage, Text, Tone},
+    console::{self, Frame, Lost, SignInPage, Text, Tone},
     http::{
         catalogue,
         guard::{Gate, Peer},
@@ -34,13 +34,18 @@ pub(super) async fn form(
     let query: Vec<(String, String)> =
         url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
     let next = own(field(&query, "next"));
-    let lost = field(&query, LOST).is_some();
+    let form_lost = field(&query, LOST).is_some();
     // Who is known already has nothing to do here; who may not look at anything may want to be somebody else.
     let caller = gate.caller(&headers, from).ok();
     let may_look = |role| catalogue::find(&Method::GET, "/").is_some_and(|route| route.admits(role));
     if caller.is_some_and(|caller| may_look(caller.role)) {
-        return lead_on(&gate, &next, lost);
+        return lead_on(&gate, &next, form_lost);
     }
+    let lost = match field(&query, ENDED) {
+        _ if form_lost => Lost::Form,
+        Some(_) => Lost::Session,
+        None => Lost::Nothing,
+    };
     let flash = flash::read(gate.sessions.key(), &headers);
     let told = flash.is_some();
     let frame = Frame { flash, ..Frame::bare("Sign in") };
@@ -103,6 +108,6 @@ fn lead_on(gate: &Gate, next: &str, lost: bool) -> Response {
 }
 
 fn again(status: StatusCode, next: String, lost: bool, refusal: &str) -> Response {
-    let refusal = Some(Text::long(refusal));
+    let (lost, refusal) = (if lost { Lost::Form } else { Lost::Nothing }, Some(Text::long(refusal)));
     page(status, console::html(&SignInPage { frame: Frame::bare("Sign in"), next, lost, refusal }))
 }

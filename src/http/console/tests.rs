@@ -2,6 +2,7 @@
 
 mod channels;
 mod dead_letters;
+mod shown;
 
 use std::{sync::Arc, time::Duration};
 
@@ -75,25 +76,33 @@ pub(in crate::http) async fn look_with(house: &House, role: &str, path: &str, co
 /// A house whose worker has read what is asked for, and this is.
 async fn house_asked(approval: &str) -> (House, TaskTracker) {
     let (house, tasks) = (House::open().await, TaskTracker::new());
-    let approvals = house.inside.approvals.clone();
-    tasks.spawn(approvals.clone().follow());
-    let now = Clock::System.now();
-    let decision = json!({
+    tasks.spawn(house.inside.approvals.clone().follow());
+    let known = house.inside.approvals.until_known();
+    tokio::time::timeout(Duration::from_secs(30), known).await.expect("what is asked for is read");
+    ask_for(&house, approval, json!({}), 10).await;
+    (house, tasks)
+}
+
+/// Asks for an approval, with these fields of its own, that can be answered for so many minutes; waits until the worker knows.
+async fn ask_for(house: &House, approval: &str, fields: serde_json::Value, minutes: u64) {
+    let (approvals, now) = (&house.inside.approvals, Clock::System.now());
+    let mut decision = json!({
         "id": "d-1", "time": now, "decision": "REQUIRE_APPROVAL", "severity": "HIGH", "risk": 0.71,
         "title": "<script>alert(1)</script>", "agent": {"id": "agt_42", "name": "production"}, "tool": "slack",
         "operation": "post_message", "reasons": ["PII_EGRESS"],
-        "approval": {"id": approval, "expires_at": now.plus(Duration::from_mins(10))},
+        "approval": {"id": approval, "expires_at": now.plus(Duration::from_mins(minutes))},
     });
+    for (key, value) in fields.as_object().unwrap() {
+        decision[key] = value.clone();
+    }
     let decision = Arc::new(Decision::decode(decision.to_string().into()).unwrap());
     approvals.note(Deed::Asked(decision)).await.unwrap();
     let known = async {
-        approvals.until_known().await;
         while approvals.get(&Name::of(approval)).is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), known).await.expect("the approval is heard of");
-    (house, tasks)
 }
 
 #[tokio::test]
@@ -203,7 +212,7 @@ async fn an_approval_is_answered_once_by_who_may_and_the_page_says_by_whom() {
     let late = send(&house, "POST /approvals/apr_7", &format!("{admin}{OURS}"), "answer=deny").await;
     let said = format!("{}; {}", admin.trim_end(), late.cookies().trim_start_matches("cookie: "));
     let page = look(&said).await;
-    assert!(page.body.contains("Too late: it was approved by analyst (the console) at "), "{}", page.body);
+    assert!(page.body.contains("Too late: it was approved by analyst in the console at "), "{}", page.body);
     let approval = house.inside.approvals.get(&Name::of("apr_7")).unwrap();
     assert_eq!(approval.answer.as_ref().map(|click| click.via), Some(Via::Console));
 }

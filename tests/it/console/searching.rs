@@ -70,7 +70,7 @@ async fn an_auditor_searches_for_a_decision_and_sees_who_was_told_of_it_and_who_
     browser.go(&format!("{}/decisions?agent=nobody-*", worker.server())).await;
     browser.until("No such decision in this time").await;
     browser.go(&format!("{}/decisions?since=2026-06-02T00:00&until=2026-06-01T00:00", worker.server())).await;
-    browser.until("which is not before").await;
+    browser.until("is not before Until (UTC)").await;
     browser.picture("faulty").await;
     // By the id alone, as the link of a card has it.
     browser.go(&format!("{}/decisions/d-incident", worker.server())).await;
