@@ -396,6 +396,7 @@ fn tries_are_told_with_what_they_mean_and_those_that_never_were_are_left_out() {
             frame: Frame::bare("soc"),
             channel: channel("soc", Lane::Flowing),
             views: Views::default(),
+            wants: Vec::new(),
             policy: Vec::new(),
             attempts: attempts.iter().map(|(outcome, count)| (Text::short(outcome), *count)).collect(),
             changed: None,
