@@ -178,8 +178,15 @@ async fn a_user_that_may_not_publish_to_queues_is_told_so_with_the_rights_that_i
     let (rabbit, prefix) = (Rabbit::shared(), unique_prefix());
     let own = format!("{}.*", prefix.replace('.', "\\."));
     rabbit.ctl(&["add_user", &prefix, "secret"]).await;
-    rabbit.ctl(&["set_permissions", &prefix, &own, &own, &own]).await;
+    let may_write = async |what: &str| rabbit.ctl(&["set_permissions", &prefix, &own, what, &own]).await;
+    let enough = format!("({own}|amq\\.default)");
+    may_write(&enough).await;
     let url = Secret::new(rabbit.url().expose().replace("guest:guest", &format!("{prefix}:secret")));
+    // Queues that are there already: to make them asks for that right too, and says so.
+    let first = RabbitMq::connect(settings(url.clone(), &prefix), &TaskTracker::new()).unwrap();
+    first.ready(PATIENCE).await.unwrap();
+    first.close().await;
+    may_write(&own).await;
     let broker = RabbitMq::connect(settings(url, &prefix), &TaskTracker::new()).unwrap();
     broker.ready(PATIENCE).await.unwrap();
     let message = |id: &str| Message { to: Destination::Queue(soc()), id: id.to_owned(), body: "{}".into() };
@@ -187,7 +194,7 @@ async fn a_user_that_may_not_publish_to_queues_is_told_so_with_the_rights_that_i
     assert!(matches!(error, PublishError::Forbidden { .. }), "{error}");
     assert!(error.hint().contains(r"(interven\..*|amq\.default)"), "{}", error.hint());
     // What the hint says is enough.
-    rabbit.ctl(&["set_permissions", &prefix, &own, &format!("({own}|amq\\.default)"), &own]).await;
+    may_write(&enough).await;
     eventually("it may publish", PATIENCE, async || broker.publish(message("b")).await.ok()).await;
     broker.close().await;
 }
