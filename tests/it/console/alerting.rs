@@ -16,7 +16,7 @@ use crate::support::{
     worker::{PATIENCE, WorkerProcess, post_events},
 };
 
-const SIGNING: &str = "8f742231b10e8888abcd99yyyzzz85a5";
+const SIGNING: &str = "8f742231b10e8888abcd99eeeccc85a5";
 
 async fn worker(broker: &str) -> WorkerProcess {
     let people = ["auditor", "analyst", "admin"].map(token_of).concat();

@@ -36,7 +36,7 @@ pub(super) fn fields(
 
 /// A complaint about what people call `label`. The reader of the file speaks of keys, and leaves the subject of its sentences out.
 pub(super) fn fault(filled: &Filled, label: &str, complaint: &Complaint) -> Fault {
-    const NO_SUBJECT: [&str; 8] = ["is ", "are ", "must ", "has ", "goes ", "means ", "stands ", "comes "];
+    const NO_SUBJECT: [&str; 9] = ["is ", "are ", "must ", "has ", "does ", "goes ", "means ", "stands ", "takes "];
     /// What the reader says of quotes: the file has them, a form has not.
     const OF_QUOTES: [&str; 2] = [", not a string", ", without quotes"];
     let label = if label.is_empty() { "The channel" } else { label };
@@ -149,6 +149,10 @@ mod tests {
             (
                 ("siem", "template", "goes with the `format` json only", "leave it out, or change the `format`"),
                 ("Template goes with the “Format” json only", "Leave it out, or change the “Format”."),
+            ),
+            (
+                ("slack", "signing_secret", "does not look like one of Slack's", "copy it once more"),
+                ("Signing secret does not look like one of Slack's", "Copy it once more."),
             ),
             (("slack", "", "has no `signing_secret`", ""), ("The channel has no “Signing secret”", "")),
         ];
