@@ -265,6 +265,11 @@ impl Approvals {
         self.0.table().list(state, self.0.clock.now(), most)
     }
 
+    /// How many are in this state (`None`: in any).
+    pub fn count(&self, state: Option<State>) -> usize {
+        self.0.table().count(state, self.0.clock.now())
+    }
+
     /// The grant that holds for this call at present.
     pub fn grant(&self, scope: &Scope) -> Option<Grant> {
         self.0.table().grant(scope, self.0.clock.now()).cloned()

@@ -193,9 +193,7 @@ impl Table {
     /// By when the decision was made, and not by its place in the log: several workers write down what they read at the same time, so
     /// the log has them in no order that means anything to people.
     pub fn list(&self, state: Option<State>, now: Timestamp, most: usize) -> Vec<Arc<Approval>> {
-        let told = self.approvals.values().filter_map(|known| Some((known.asked_at()?, known.place, &known.approval)));
-        let mut wanted: Vec<_> =
-            told.filter(|(.., approval)| state.is_none_or(|state| approval.state(now) == state)).collect();
+        let mut wanted: Vec<_> = self.told(state, now).collect();
         let newest_first = |(at, place, _): &(Timestamp, u64, &Arc<Approval>)| std::cmp::Reverse((*at, *place));
         if wanted.len() > most {
             wanted.select_nth_unstable_by_key(most.saturating_sub(1), newest_first);
@@ -203,6 +201,17 @@ impl Table {
         }
         wanted.sort_unstable_by_key(newest_first);
         wanted.into_iter().map(|(.., approval)| Arc::clone(approval)).collect()
+    }
+
+    /// How many there are of those.
+    pub fn count(&self, state: Option<State>, now: Timestamp) -> usize {
+        self.told(state, now).count()
+    }
+
+    /// Those in this state that somebody asked for: when, their place in the log, and what.
+    fn told(&self, state: Option<State>, now: Timestamp) -> impl Iterator<Item = (Timestamp, u64, &Arc<Approval>)> {
+        let told = self.approvals.values().filter_map(|known| Some((known.asked_at()?, known.place, &known.approval)));
+        told.filter(move |(.., approval)| state.is_none_or(|state| approval.state(now) == state))
     }
 
     /// The grant that holds for `scope` at this moment.

@@ -93,23 +93,20 @@ pub fn view(channel: &ChannelPlan, links: &Links, now: Timestamp) -> View {
 /// live buttons, which are to be seen and tried: nobody has asked for that approval, so a click answers nothing, and says so.
 #[expect(clippy::missing_panics_doc, reason = "it never does: every field is in its range, which a test shows")]
 pub fn sample(channel: &ChannelPlan, now: Timestamp) -> Delivery {
-    let asks = |kind: &DecisionKind| *kind == DecisionKind::RequireApproval;
-    let has_buttons =
-        channel.channel.answerable().is_some_and(|slack| !slack.interactivity().signing_secrets.is_empty());
-    let wanted = if has_buttons && channel.filter.events.iter().any(|kind| asks(&kind)) {
-        Some(DecisionKind::RequireApproval)
+    let events = channel.filter.events;
+    let slack = channel.channel.answerable();
+    let asks = events.contains(DecisionKind::RequireApproval)
+        && slack.is_some_and(|slack| !slack.interactivity().signing_secrets.is_empty());
+    let wanted = if asks {
+        DecisionKind::RequireApproval
     } else {
-        channel.filter.events.iter().find(|kind| !asks(kind))
+        events.iter().find(|kind| *kind != DecisionKind::RequireApproval).unwrap_or(DecisionKind::Incident)
     };
     let id = uuid::Uuid::new_v4();
-    let approval = wanted
-        .as_ref()
-        .filter(|kind| asks(kind))
-        .map(|_| serde_json::json!({"id": format!("test-{id}"), "expires_at": now.plus(TEST_APPROVAL)}));
     let mut decision = serde_json::json!({
         "id": format!("test-{id}"),
         "time": now,
-        "decision": wanted.unwrap_or(DecisionKind::Incident).as_str(),
+        "decision": wanted.as_str(),
         "severity": channel.filter.min_severity.as_str(),
         "risk": 0.0,
         "title": format!("TEST of channel {}: nothing happened, no action is needed", channel.id),
@@ -119,8 +116,8 @@ pub fn sample(channel: &ChannelPlan, now: Timestamp) -> Delivery {
         "reasons": ["TEST"],
         "test": true,
     });
-    if let Some(approval) = approval {
-        decision["approval"] = approval;
+    if asks {
+        decision["approval"] = serde_json::json!({"id": format!("test-{id}"), "expires_at": now.plus(TEST_APPROVAL)});
     }
     let decision =
         Decision::decode(Bytes::from(decision.to_string())).expect("the sample has every field in its range");

@@ -137,21 +137,7 @@ fn read(body: &Bytes) -> Result<Vec<Message>, ApiError> {
             let mut decisions = Vec::with_capacity(lines.len());
             for (number, line) in lines {
                 let decision = Decision::decode(body.slice_ref(line.trim_ascii())).map_err(|fault| {
-                    let (fault, at) =
-                        if single { (&whole_fault, String::new()) } else { (&fault, format!("line {number}: ")) };
-                    let message = format!("{at}{fault}");
-                    match fault {
-                        DecodeError::TooLarge { .. } => ApiError {
-                            status: StatusCode::PAYLOAD_TOO_LARGE,
-                            code: "too_large",
-                            message,
-                            hint: "nothing of this request was published; make the event smaller",
-                        },
-                        DecodeError::NotText
-                        | DecodeError::NotAnObject
-                        | DecodeError::Json(_)
-                        | DecodeError::Field { .. } => malformed(message),
-                    }
+                    if single { refused(&whole_fault, "") } else { refused(&fault, &format!("line {number}: ")) }
                 })?;
                 decisions.push(decision);
             }
@@ -169,6 +155,22 @@ fn read(body: &Bytes) -> Result<Vec<Message>, ApiError> {
             body: decision.raw().clone(),
         })
         .collect())
+}
+
+/// What is said of an event that is none; `place` comes before it.
+fn refused(fault: &DecodeError, place: &str) -> ApiError {
+    let message = format!("{place}{fault}");
+    match fault {
+        DecodeError::TooLarge { .. } => ApiError {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: "too_large",
+            message,
+            hint: "nothing of this request was published; make the event smaller",
+        },
+        DecodeError::NotText | DecodeError::NotAnObject | DecodeError::Json(_) | DecodeError::Field { .. } => {
+            malformed(message)
+        }
+    }
 }
 
 fn malformed(message: String) -> ApiError {

@@ -109,23 +109,23 @@ impl Courier {
     ) -> Result<(), String> {
         let (mut plain, mut tries) = (false, 0);
         loop {
-            let (after, why) =
-                match self.post(make(url.endpoint.clone(), plain), |reply| slack.judge_replacement(reply)).await {
-                    Tried::Done => {
-                        url.uses = url.uses.saturating_sub(1);
-                        return Ok(());
-                    }
-                    Tried::Plainer(why) if !plain => {
-                        plain = true;
-                        url.uses = url.uses.saturating_sub(1);
-                        (Some(Duration::ZERO), why)
-                    }
-                    Tried::Plainer(why) | Tried::Broken(why) | Tried::Hopeless(why) => return Err(why),
-                    Tried::Again { after, used, why } => {
-                        url.uses = url.uses.saturating_sub(u8::from(used));
-                        (after, why)
-                    }
-                };
+            let parcel = make(url.endpoint.clone(), plain);
+            let (after, why) = match self.post(parcel, |reply| slack.judge_replacement(reply)).await {
+                Tried::Done => {
+                    url.uses = url.uses.saturating_sub(1);
+                    return Ok(());
+                }
+                Tried::Plainer(why) if !plain => {
+                    plain = true;
+                    url.uses = url.uses.saturating_sub(1);
+                    (Some(Duration::ZERO), why)
+                }
+                Tried::Plainer(why) | Tried::Broken(why) | Tried::Hopeless(why) => return Err(why),
+                Tried::Again { after, used, why } => {
+                    url.uses = url.uses.saturating_sub(u8::from(used));
+                    (after, why)
+                }
+            };
             tries += 1;
             let wait = wait(after, tries);
             if url.uses == 0 || self.clock.now().plus(wait) >= url.until || self.stop.is_cancelled() {

@@ -114,14 +114,14 @@ pub(super) fn tell(mails: &[Mail], waiting: Vec<Done>, outcome: &lapin::Result<V
             for (mail, done) in mails.iter().zip(waiting) {
                 let exchange = mail.exchange.as_str();
                 let missing = no_exchange && !exchange.is_empty() && error.to_string().contains(exchange);
-                answer(
-                    done,
-                    Err(match (missing, no_right) {
-                        (true, _) => PublishError::Unroutable { to: mail.to() },
-                        (false, true) => PublishError::Forbidden { to: mail.to() },
-                        (false, false) => PublishError::Disconnected,
-                    }),
-                );
+                let why = if missing {
+                    PublishError::Unroutable { to: mail.to() }
+                } else if no_right {
+                    PublishError::Forbidden { to: mail.to() }
+                } else {
+                    PublishError::Disconnected
+                };
+                answer(done, Err(why));
             }
         }
     }

@@ -58,13 +58,14 @@ pub(super) async fn list(
 /// that nobody's time is over unseen while the list is long; others the newest first.
 pub(super) fn some(gate: &Gate, state: Option<Standing>, which: Range<usize>) -> Approvals {
     let now = gate.inside.clock.now();
-    let mut found = gate.inside.approvals.list(state, usize::MAX);
-    if state == Some(Standing::Waiting) {
+    let (count, most) = (gate.inside.approvals.count(state), which.len());
+    let before = if which.start < count { which.start } else { count.saturating_sub(1) / most.max(1) * most };
+    let is_by_end = state == Some(Standing::Waiting);
+    let mut found = gate.inside.approvals.list(state, if is_by_end { usize::MAX } else { before + most });
+    if is_by_end {
         // One without an end can wait.
         found.sort_by_key(|one| (one.expires_at().is_none(), one.expires_at()));
     }
-    let (count, most) = (found.len(), which.len());
-    let before = if which.start < count { which.start } else { count.saturating_sub(1) / most.max(1) * most };
     let list = found.iter().skip(before).take(most).map(|one| shown(one, now)).collect();
     Approvals { list, before, count }
 }

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     console::{self, ContinuePage, Flash, Frame, NoticePage, Section, Text, Tone, Viewer},
-    model::Role,
+    model::{Role, Timestamp},
 };
 
 /// What pages may load and do: our own stylesheet, script and forms, and nothing else.
@@ -146,6 +146,16 @@ const AGAIN_TIMES: u64 = 10;
 /// After how many seconds a page is looked at anew that has taken since `began`; `least` where that is short.
 fn again_after(began: Instant, least: u64) -> u64 {
     (began.elapsed().as_secs() * AGAIN_TIMES).clamp(least, AGAIN_MAX)
+}
+
+/// A time as the API reads it, of what people write: a day, or a day and a time, in UTC.
+fn moment(text: &str) -> String {
+    if text.parse::<Timestamp>().is_ok() {
+        return text.to_owned();
+    }
+    let dense = text.replacen(' ', "T", 1);
+    let candidates = [format!("{dense}T00:00:00Z"), format!("{dense}:00Z"), format!("{dense}Z"), dense];
+    candidates.into_iter().find(|one| one.parse::<Timestamp>().is_ok()).unwrap_or_else(|| text.to_owned())
 }
 
 /// Leads to a page of ours, which says what has been done.

@@ -203,10 +203,12 @@ fn told(deed: Deed, done: &[Done]) -> (Tone, String) {
     sentences.extend(why.map(|why| format!("The first failure: {}.", why.trim_end_matches('.'))));
     let nothing = report.replayed + purged == 0;
     let not_all = nothing || report.skipped_expired + report.skipped_no_channel + report.unreadable > 0;
-    let tone = match failures.is_empty() && report.failed == 0 {
-        true if not_all => Tone::Partly,
-        true => Tone::Good,
-        false => Tone::Bad,
+    let tone = if !failures.is_empty() || report.failed > 0 {
+        Tone::Bad
+    } else if not_all {
+        Tone::Partly
+    } else {
+        Tone::Good
     };
     let more = failures.len().saturating_sub(NAMED_MAX);
     sentences.extend(failures.into_iter().take(NAMED_MAX).map(|failure| format!("{failure}.")));

@@ -5,11 +5,11 @@
 use crate::{
     dead_letters::{Cause, LetterFilter, LetterId},
     http::{
+        console::moment,
         dead_letters::words::{self, Asked},
         errors::ApiError,
         pool::orders::Bound,
     },
-    model::Timestamp,
     workers::letters::query,
 };
 
@@ -100,16 +100,6 @@ fn bound(text: &str) -> Option<Bound> {
     let (worker, up_to) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     // A name that is none of a peer's finds nobody.
     Some(Bound { worker, up_to, server: parts.next().unwrap_or_default().to_owned() })
-}
-
-/// A time as the API reads it, of what people write: a day, or a day and a time, in UTC.
-fn moment(text: &str) -> String {
-    if text.parse::<Timestamp>().is_ok() {
-        return text.to_owned();
-    }
-    let dense = text.replacen(' ', "T", 1);
-    let candidates = [format!("{dense}T00:00:00Z"), format!("{dense}:00Z"), format!("{dense}Z"), dense];
-    candidates.into_iter().find(|one| one.parse::<Timestamp>().is_ok()).unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use url::form_urlencoded::{Serializer, parse};
 use crate::{
     console::{Last, Search, Text},
     export::{self, Format, QueryFault},
+    http::console::moment,
     model::Timestamp,
 };
 
@@ -145,17 +146,6 @@ fn span(last: Last) -> Duration {
 
 /// What is wrong with what is no time, and what is right.
 const NO_TIME: &str = "is not a time. Write it as 2026-06-01T12:00:00, or a day as 2026-06-01";
-
-/// A time as a form writes it, without seconds or zone, or a day, as RFC 3339 in UTC; anything else as it is.
-fn moment(text: &str) -> String {
-    let zone = |text: &str| format!("{text}Z");
-    match text.len() {
-        10 => zone(&format!("{text}T00:00:00")),
-        16 => zone(&format!("{text}:00")),
-        19 | 21..=23 if !text.ends_with('Z') => zone(text),
-        _ => text.to_owned(),
-    }
-}
 
 /// A time as a field for times has it: without a zone, which is UTC, and to the second.
 fn in_field(time: Timestamp) -> String {
